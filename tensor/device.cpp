@@ -1,0 +1,111 @@
+// Devices: the accounting all share, the CPU, the plan, and the table of names.
+#include "tensor/device.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "tensor/error.h"
+
+namespace taper {
+
+void* Device::allocate(size_t bytes) {
+  const size_t rounded = std::max<size_t>(64, (bytes + 63) / 64 * 64);
+  void* p = take(rounded);
+  live_ += rounded;
+  peak_ = std::max(peak_, live_);
+  if (poison_) fill(p, 0xff, rounded);
+  return p;
+}
+
+void Device::free(void* p, size_t bytes) {
+  const size_t rounded = std::max<size_t>(64, (bytes + 63) / 64 * 64);
+  live_ -= rounded;
+  give(p, rounded);
+}
+
+namespace {
+
+class Cpu final : public Device {
+ public:
+  DeviceKind kind() const override { return DeviceKind::cpu; }
+  std::string name() const override { return "cpu"; }
+  void fill(void* p, int byte, size_t bytes) override { std::memset(p, byte, bytes); }
+  void upload(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
+  void download(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
+  void copy(void* to, const void* from, size_t bytes) override { std::memmove(to, from, bytes); }
+
+ protected:
+  void* take(size_t bytes) override {
+    void* p = std::aligned_alloc(64, bytes);
+    check(p != nullptr, Exit::unavailable, "cpu: {} bytes wanted beside {} in use; memory is out; use a smaller batch",
+          bytes, bytes_live());
+    return p;
+  }
+  void give(void* p, size_t) override { std::free(p); }
+};
+
+// Hands out addresses that nobody may read; what is downloaded from it is zero.
+class Plan final : public Device {
+ public:
+  DeviceKind kind() const override { return DeviceKind::plan; }
+  std::string name() const override { return "plan"; }
+  void fill(void*, int, size_t) override {}
+  void upload(void*, const void*, size_t) override {}
+  void download(void* to, const void*, size_t bytes) override { std::memset(to, 0, bytes); }
+  void copy(void*, const void*, size_t) override {}
+
+ protected:
+  void* take(size_t bytes) override {
+    char* p = next_;
+    next_ += bytes;
+    return p;
+  }
+  void give(void*, size_t) override {}
+
+ private:
+  char* next_ = reinterpret_cast<char*>(64);
+};
+
+struct Opener {
+  Device& (*open)(int);
+  bool (*available)();
+};
+std::map<std::string, Opener, std::less<>>& openers() {
+  static std::map<std::string, Opener, std::less<>> table;
+  return table;
+}
+
+}  // namespace
+
+DeviceOpener::DeviceOpener(std::string_view prefix, Device& (*open)(int), bool (*available)()) {
+  openers().emplace(prefix, Opener{open, available});
+}
+
+Device& open_device(std::string_view name) {
+  // Never destroyed: tensors in static storage may outlive any order of destruction.
+  static Cpu& cpu = *new Cpu;
+  static Plan& plan = *new Plan;
+  if (name == "cpu") return cpu;
+  if (name == "plan") return plan;
+  if (name == "auto") {
+    for (const auto& [prefix, opener] : openers())
+      if (opener.available()) return opener.open(0);
+    return cpu;
+  }
+  const size_t colon = name.find(':');
+  const std::string prefix(name.substr(0, colon));
+  const std::string digits(colon == name.npos ? "0" : name.substr(colon + 1));
+  const bool number = !digits.empty() && digits.size() < 4 && digits.find_first_not_of("0123456789") == digits.npos;
+  check((prefix == "cuda" || openers().contains(prefix)) && number, Exit::bad_config,
+        "device: must be auto, cpu or cuda:INDEX; got '{}'", name);
+  const auto found = openers().find(prefix);
+  check(found != openers().end(), Exit::unavailable,
+        "device: this build has no {}; got '{}'; use cpu, or build with TAPER_CUDA=ON", prefix, name);
+  return found->second.open(std::stoi(digits));
+}
+
+}  // namespace taper

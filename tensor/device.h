@@ -1,0 +1,61 @@
+// Device: memory and one stream of work. cuda/ implements it too; nobody else sees a CUDA header.
+//
+//   cpu    host memory, kernels run on the thread pool (parallel.h)
+//   cuda   a GPU; registered by cuda/device.cu where the build has it
+//   plan   counts allocations and runs no kernel: what a run would need, without doing it
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace taper {
+
+enum class DeviceKind : uint8_t { cpu, cuda, plan };
+constexpr int device_kinds_with_kernels = 2;  // cpu and cuda: a plan runs none
+constexpr const char* name(DeviceKind k) {
+  constexpr const char* names[] = {"cpu", "cuda", "plan"};
+  return names[size_t(k)];
+}
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual DeviceKind kind() const = 0;
+  virtual std::string name() const = 0;  // "cpu", "cuda:0", "plan"
+
+  // Memory, 64-byte aligned. With poison on, new memory holds NaN (all bits set), so that an
+  // element nobody wrote shows itself.
+  void* allocate(size_t bytes);
+  void free(void* p, size_t bytes);
+  void poison(bool on) { poison_ = on; }
+  size_t bytes_live() const { return live_; }
+  size_t bytes_peak() const { return peak_; }
+  void reset_peak() { peak_ = live_; }
+
+  virtual void fill(void* p, int byte, size_t bytes) = 0;
+  virtual void upload(void* to, const void* from_host, size_t bytes) = 0;
+  virtual void download(void* to_host, const void* from, size_t bytes) = 0;  // waits
+  virtual void copy(void* to, const void* from, size_t bytes) = 0;           // within the device
+  virtual void synchronize() {}
+  virtual void* stream() const { return nullptr; }
+
+ protected:
+  virtual void* take(size_t bytes) = 0;
+  virtual void give(void* p, size_t bytes) = 0;
+
+ private:
+  bool poison_ = false;
+  size_t live_ = 0, peak_ = 0;
+};
+
+// "cpu", "cuda:0", "plan", or "auto": a GPU when one answers, else the CPU. The same name gives the
+// same device for the life of the process. Errors: an unknown name (78), no such GPU (69).
+Device& open_device(std::string_view name);
+
+// Registers how a kind of device is opened: static const DeviceOpener _{"cuda", open, available};
+struct DeviceOpener {
+  DeviceOpener(std::string_view prefix, Device& (*open)(int index), bool (*available)());
+};
+
+}  // namespace taper

@@ -1,0 +1,25 @@
+// accumulate on the CPU.
+#include "tensor/ops/accumulate.h"
+
+#include "tensor/error.h"
+#include "tensor/parallel.h"
+
+namespace taper::kernels {
+namespace {
+
+void forward(const Accumulate& a) {
+  check(a.sum.shape() == a.d.shape() && a.sum.dtype() == a.d.dtype(), "accumulate: d must be {} {}; got {} {}",
+        name(a.sum.dtype()), a.sum.shape().text(), name(a.d.dtype()), a.d.shape().text());
+  visit<float, double, bf16>("accumulate", a.sum.dtype(), [&]<class T>() {
+    T* sum = a.sum.data<T>();
+    const T* d = a.d.data<T>();
+    parallel_for(a.sum.numel(), 1 << 15, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) sum[i] = T(Acc<T>(sum[i]) + Acc<T>(d[i]));
+    });
+  });
+}
+
+const Implement f{accumulate, DeviceKind::cpu, forward};
+
+}  // namespace
+}  // namespace taper::kernels

@@ -1,0 +1,72 @@
+// OpCase: one description of an op, held to the laws (laws.h) and benchmarked (taper bench). It is
+// data and named checks; it knows no test framework.
+#pragma once
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "autograd/ops.h"
+
+namespace taper::test {
+
+struct Fill {  // how an input is drawn
+  enum Kind { normal_, uniform_ } kind = normal_;
+  double low = 0, high = 1;  // normal: mean and deviation; uniform: the interval
+};
+inline Fill normal(double mean = 0, double deviation = 1) { return {Fill::normal_, mean, deviation}; }
+inline Fill uniform(double low, double high) { return {Fill::uniform_, low, high}; }
+
+struct Input {
+  std::string edge;    // the op's own name for it
+  Shape shape;
+  Fill fill = normal();
+  int time_axis = -1;  // the axis that runs along T (law 7 cuts it at document starts); -1: none
+  int batch_axis = 0;  // with time_axis: the axis of B
+};
+
+// Inputs in, outputs out, in the order of Example::inputs. Integer inputs (ids, labels) are made by
+// the function itself, on the device of in[0].
+using Build = std::function<std::vector<Var>(const std::vector<Var>& in, const Packing& packing)>;
+
+struct Example {
+  std::string name;  // "T=7 H=3"
+  std::vector<Input> inputs;
+  Build build;
+  Build definition = {};  // law 2: a plainer computation that must agree (recurrence, composition)
+  // Outputs that have a time axis 1 (and batch axis 0): law 7 compares them. Default: output 0.
+  std::vector<int> timed_outputs = {0};
+};
+
+struct Tolerance {  // relative L2 of f32 against f64
+  double forward = 1e-5, backward = 5e-5;
+};
+
+struct Bench {
+  Example example;
+  double forward_flops = 0, forward_bytes = 0;    // what the computation must do at least
+  double backward_flops = 0, backward_bytes = 0;
+};
+
+struct Check {  // a truth of this op alone; raises when it does not hold (expect.h)
+  std::string name;
+  std::function<void()> run;
+};
+
+struct OpCase {
+  std::string room;              // the stem: "position_taper"
+  std::vector<std::string> ops;  // the registered ops it covers
+  std::vector<Example> examples;
+  bool looks_back = false;       // takes Packing: law 7 applies to every example with a time axis
+  Tolerance f32 = {};
+  std::map<std::string, std::string> dead = {};  // "op-edge" that carries no gradient -> the reason
+  std::vector<Bench> bench = {};
+  std::vector<Check> checks = {};
+};
+
+const std::vector<OpCase>& all_cases();
+struct RegisterCase {  // const RegisterCase registered{{.room = "position_taper", ...}};
+  explicit RegisterCase(OpCase c);
+};
+
+}  // namespace taper::test
