@@ -1,0 +1,85 @@
+// File: the only way the program writes what it must not lose. A file appears whole or not at all:
+// temporary name, write, fsync, rename, fsync of the directory. Also reading, and checksums.
+//
+// Errors name the file, the operation and the system's reason. Exit codes: 66 missing, 73 cannot
+// create, 74 read or write failed.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace taper {
+
+using Path = std::filesystem::path;
+
+std::string read_file(const Path& path);
+void write_file(const Path& path, std::string_view contents);  // durable and atomic
+
+// A file written piece by piece under a temporary name beside `path`; commit() makes it appear.
+// Destroyed without commit(): the temporary file is removed and `path` is as it was.
+class FileWriter {
+ public:
+  explicit FileWriter(const Path& path);
+  ~FileWriter();
+  FileWriter(const FileWriter&) = delete;
+  void write(const void* data, size_t bytes);
+  void write(std::string_view s) { write(s.data(), s.size()); }
+  void seek(uint64_t offset);       // to fill in a header once the body is known
+  uint64_t written() const { return written_; }  // bytes so far = the file's length
+  void commit();
+
+ private:
+  Path path_, temporary_;
+  int fd_ = -1;
+  uint64_t written_ = 0, at_ = 0;
+};
+
+// A read-only file opened for reading at offsets.
+class FileReader {
+ public:
+  explicit FileReader(const Path& path);
+  ~FileReader();
+  FileReader(const FileReader&) = delete;
+  uint64_t size() const { return size_; }
+  const Path& path() const { return path_; }
+  void read(uint64_t offset, void* into, size_t bytes) const;  // thread safe; a short file is an error
+
+ private:
+  Path path_;
+  int fd_ = -1;
+  uint64_t size_ = 0;
+};
+
+// A directory that appears whole: fill `temporary()`, then commit() renames it to its name. Each
+// file in it is fsynced first. Without commit() the temporary directory is removed.
+class DirectoryWriter {
+ public:
+  explicit DirectoryWriter(const Path& path);
+  ~DirectoryWriter();
+  DirectoryWriter(const DirectoryWriter&) = delete;
+  const Path& temporary() const { return temporary_; }
+  void commit();
+
+ private:
+  Path path_, temporary_;
+  bool committed_ = false;
+};
+
+// Appends a line and hands it to the system (no fsync): logs.
+void append_line(const Path& path, std::string_view line);
+void truncate_file(const Path& path, uint64_t bytes);
+void remove_durably(const Path& path);  // a file or a whole directory, then fsync of the parent
+
+// XXH3, 64 bits; checksum_text gives its 16 hex digits.
+uint64_t checksum(const void* data, size_t bytes, uint64_t seed = 0);
+std::string checksum_text(uint64_t sum);
+uint64_t checksum_file(const Path& path);
+
+// For tests: the n-th (from 1) call of "open", "write", "fsync", "rename" or "read" from now on
+// fails with this errno; n = 0 ends it. "write" with errno 0 writes half of what it was given.
+void inject_file_fault(std::string_view call, int64_t nth, int error);
+
+}  // namespace taper
