@@ -1,8 +1,9 @@
 // File: the only way the program writes what it must not lose. A file appears whole or not at all:
 // temporary name, write, fsync, rename, fsync of the directory. Also reading, and checksums.
 //
-// Errors name the file, the operation and the system's reason. Exit codes: 66 missing, 73 cannot
-// create, 74 read or write failed.
+// Errors name the file, the operation and the system's reason. Exit codes: 66 missing or unreadable,
+// 65 shorter than it should be, 73 cannot create, 74 read or write failed. A process that may meet a
+// file size limit must ignore SIGXFSZ, so that the write fails instead of the process.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -19,7 +20,8 @@ std::string read_file(const Path& path);
 void write_file(const Path& path, std::string_view contents);  // durable and atomic
 
 // A file written piece by piece under a temporary name beside `path`; commit() makes it appear.
-// Destroyed without commit(): the temporary file is removed and `path` is as it was.
+// Destroyed without commit(): the temporary file is removed and `path` is as it was. What a killed
+// writer left is overwritten; while another process writes the same file: 73.
 class FileWriter {
  public:
   explicit FileWriter(const Path& path);
@@ -27,7 +29,7 @@ class FileWriter {
   FileWriter(const FileWriter&) = delete;
   void write(const void* data, size_t bytes);
   void write(std::string_view s) { write(s.data(), s.size()); }
-  void seek(uint64_t offset);       // to fill in a header once the body is known
+  void seek(uint64_t offset) { at_ = offset; }   // to fill in a header once the body is known
   uint64_t written() const { return written_; }  // bytes so far = the file's length
   void commit();
 
@@ -54,7 +56,8 @@ class FileReader {
 };
 
 // A directory that appears whole: fill `temporary()`, then commit() renames it to its name. Each
-// file in it is fsynced first. Without commit() the temporary directory is removed.
+// file in it is fsynced first; an older directory of that name is exchanged for it in one step.
+// Without commit() the temporary directory is removed. Missing parent directories are made.
 class DirectoryWriter {
  public:
   explicit DirectoryWriter(const Path& path);
@@ -65,13 +68,14 @@ class DirectoryWriter {
 
  private:
   Path path_, temporary_;
-  bool committed_ = false;
+  int fd_ = -1;  // holds the lock that tells a living writer from a killed one
 };
 
-// Appends a line and hands it to the system (no fsync): logs.
+// Appends a line and hands it to the system (no fsync): logs. A line that does not fit is taken back.
 void append_line(const Path& path, std::string_view line);
 void truncate_file(const Path& path, uint64_t bytes);
-void remove_durably(const Path& path);  // a file or a whole directory, then fsync of the parent
+void remove_durably(const Path& path);         // a file or a whole directory, then fsync of the parent
+void remove_temporaries(const Path& directory);  // what killed writers and removers left directly in it
 
 // XXH3, 64 bits; checksum_text gives its 16 hex digits.
 uint64_t checksum(const void* data, size_t bytes, uint64_t seed = 0);
