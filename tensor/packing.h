@@ -13,7 +13,7 @@
 namespace taper {
 
 struct Packing {
-  Tensor start, t0;
+  Tensor start = {}, t0 = {};
 };
 
 struct PackingView {  // what a kernel reads

@@ -1,5 +1,6 @@
 // expect: the assertion of cases and checks. It raises, so that a runner can count and print it.
 #pragma once
+#include <cmath>
 #include <functional>
 #include <string>
 #include <vector>

@@ -22,7 +22,9 @@ struct Input {
   Shape shape;
   Fill fill = normal();
   int time_axis = -1;  // the axis that runs along T (law 7 cuts it at document starts); -1: none
-  int batch_axis = 0;  // with time_axis: the axis of B
+                       // (axis 0 is then the batch)
+  bool carried = false;  // [B,...] handed over from before the window (a state, a history): it
+                         // belongs to each row's first document; build gets an absent Var without it
 };
 
 // Inputs in, outputs out, in the order of Example::inputs. Integer inputs (ids, labels) are made by
@@ -59,7 +61,7 @@ struct OpCase {
   std::vector<Example> examples;
   bool looks_back = false;       // takes Packing: law 7 applies to every example with a time axis
   Tolerance f32 = {};
-  std::map<std::string, std::string> dead = {};  // "op-edge" that carries no gradient -> the reason
+  std::map<std::string, std::string> dead = {};  // an edge that never carries a gradient -> the reason
   std::vector<Bench> bench = {};
   std::vector<Check> checks = {};
 };
