@@ -1,0 +1,33 @@
+// What every CUDA file needs to launch: error checks that know their place, streams, grids.
+#pragma once
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <source_location>
+#include <string>
+
+#include "tensor/device.h"
+#include "tensor/raise.h"
+
+namespace taper::cuda {
+
+// Raises the CUDA error, named, with the line that asked. After a launch: cuda_check(cudaGetLastError()).
+inline void cuda_check(cudaError_t error, std::source_location at = std::source_location::current()) {
+  if (error == cudaSuccess) return;
+  raise(std::string("cuda: ") + cudaGetErrorName(error) + ": " + cudaGetErrorString(error), at);
+}
+
+// The device's stream. Asking for it also makes the device current for the calling thread.
+inline cudaStream_t stream_of(Device& device) { return static_cast<cudaStream_t>(device.stream()); }
+
+// Blocks of `threads` that cover n elements, one each.
+inline unsigned blocks_for(int64_t n, int threads, std::source_location at = std::source_location::current()) {
+  const int64_t blocks = (n + threads - 1) / threads;
+  if (blocks > INT32_MAX) raise("cuda: a grid holds at most 2^31-1 blocks; got " + std::to_string(blocks), at);
+  return unsigned(blocks);
+}
+
+// The element of this thread in such a grid.
+__device__ inline int64_t thread_index() { return int64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
+
+}  // namespace taper::cuda
