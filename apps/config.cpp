@@ -132,6 +132,7 @@ constexpr const char* words() {
   else return "an array of numbers";
 }
 std::string words(const toml::node& node) {
+  if (const auto x = node.value_exact<double>()) return fmt::format("{}", *x);
   std::ostringstream text;
   node.visit([&](const auto& n) { text << n; });
   const char* kind = node.is_string() ? "the string " : node.is_table() ? "the table " : node.is_array() ? "the array " : "";
