@@ -28,12 +28,20 @@ std::string probe(int index) {  // why this GPU cannot run our kernels; empty: i
   return error == cudaSuccess ? "" : cudaGetErrorString(error);
 }
 
-int device_count(std::string* why = nullptr) {
+int device_count() {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   cudaGetLastError();
-  if (why && error != cudaSuccess) *why = cudaGetErrorString(error);
   return error == cudaSuccess ? count : 0;
+}
+
+std::string driver() {  // in words
+  int version = 0;
+  cudaDriverGetVersion(&version);
+  cudaGetLastError();
+  if (version == 0) return "no NVIDIA driver is installed";
+  return "the driver speaks CUDA " + std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10) +
+         ", this build " + std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
 }
 
 class CudaDevice final : public Device {
@@ -98,9 +106,8 @@ class CudaDevice final : public Device {
 };
 
 Device& open(int index) {
-  std::string why = "it sees no GPU";
-  const int count = device_count(&why);
-  if (count == 0) unavailable("cuda: no GPU answers (" + why + "); use device cpu");
+  const int count = device_count();
+  if (count == 0) unavailable("cuda: no GPU answers; " + driver() + "; use device cpu");
   if (index >= count)
     unavailable("cuda: this machine has GPU 0 to " + std::to_string(count - 1) + "; got cuda:" + std::to_string(index));
   if (const std::string fault = probe(index); !fault.empty())
