@@ -62,6 +62,7 @@ for file in /etc/resolv.conf /etc/hosts; do
   [ ! -e "$file" ] || cp -L "$file" "$directory$file"
 done
 if [ -e /etc/ssl/certs/ca-certificates.crt ]; then
+  mkdir -p "$directory/etc/ssl/certs"
   cp /etc/ssl/certs/ca-certificates.crt "$directory/etc/ssl/certs/ca-certificates.crt"
 fi
 

@@ -23,19 +23,15 @@ mkdir -p "$directory"
 [ -x "$binary" ] || { scripts/build.sh build taper; binary=build/taper; }
 
 [ -e "$directory/data" ] || "$binary" prepare docs README.md tensor/ops --out "$directory/data" > /dev/null
-train() {  # RUN [OPTION...]
-  local run=$1
-  shift
-  "$binary" train configs/quickstart.toml --set run.dir="$run" --set run.device=cpu \
-    --set data.train="$directory/data" --set data.validation="$directory/data" --set data.sequence=64 \
-    --set model.post=true --set model.d_model=32 --set model.layers=2 --set model.heads=4 --set model.head_dim=16 \
-    --set model.d_state=16 --set train.steps=200 --set train.batch=4 --set checkpoint.every=7 --set eval.every=50 \
-    --set eval.tokens=2048 --set log.every=1 "$@"
-}
+command=("$binary" train configs/quickstart.toml --set run.device=cpu
+  --set data.train="$directory/data" --set data.validation="$directory/data" --set data.sequence=64
+  --set model.post=true --set model.d_model=32 --set model.layers=2 --set model.heads=4 --set model.head_dim=16
+  --set model.d_state=16 --set train.steps=200 --set train.batch=4 --set checkpoint.every=7 --set eval.every=50
+  --set eval.tokens=2048 --set log.every=1 "$@")
 
 rm -rf "$directory/whole"
 started=$(date +%s%N)
-train "$directory/whole" "${@}" > "$directory/whole.log" 2>&1 || { tail -5 "$directory/whole.log" >&2; exit 1; }
+"${command[@]}" --set run.dir="$directory/whole" > "$directory/whole.log" 2>&1 || { tail -5 "$directory/whole.log" >&2; exit 1; }
 length_ms=$((($(date +%s%N) - started) / 1000000))
 echo "kill_test: 200 steps without a break: $length_ms ms"
 
@@ -46,16 +42,14 @@ while [ "$done_kills" -lt "$kills" ]; do
   run=$directory/killed-$round
   rm -rf "$run"
   while :; do
-    train "$run" --resume "${@}" >> "$directory/killed.log" 2>&1 &
+    "${command[@]}" --set run.dir="$run" --resume >> "$directory/killed.log" 2>&1 &
     process=$!
     # Twice a fair share of the run, so that most kills land while it works; the rest goes to another round.
     delay=$((RANDOM * 2 * length_ms / (32768 * (kills + 1)) + RANDOM % 50))
     [ "$done_kills" -lt "$kills" ] || delay=
     if [ -n "$delay" ]; then
       sleep "$((delay / 1000)).$(printf %03d $((delay % 1000)))"
-      # The run is a child of the function's shell: the kill must reach the program itself.
-      program=$(pgrep -P "$process" || true)
-      if kill -9 "${program:-$process}" 2> /dev/null; then
+      if kill -9 "$process" 2> /dev/null; then
         wait "$process" 2> /dev/null || true
         done_kills=$((done_kills + 1))
         continue
