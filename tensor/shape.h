@@ -43,7 +43,7 @@ class Shape {
   }
   std::string text() const {  // "[2,128,12]"
     std::string s = "[";
-    for (int i = 0; i < rank_; ++i) s += (i ? "," : "") + std::to_string(sizes_[i]);
+    for (int i = 0; i < rank_; ++i) (s += i ? "," : "") += std::to_string(sizes_[i]);
     return s + "]";
   }
 
