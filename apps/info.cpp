@@ -1,0 +1,114 @@
+// info: what this build is, what a preset or configuration amounts to, and what a run has learned.
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "apps/commands.h"
+#include "apps/trained.h"
+#include "apps/version.h"
+#include "tensor/error.h"
+#include "tensor/gemm.h"
+#include "tensor/kernel.h"
+#include "tensor/parallel.h"
+
+namespace taper {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct Options {
+  std::string path, preset, config;
+  int64_t vocab = 0;
+};
+
+Json build_info() {
+  Json kernels = Json::object();
+  for (const KernelSlots& k : registered_kernels())
+    for (int d = 0; d < device_kinds_with_kernels; ++d)
+      if (k.filled[d]) kernels[k.name].push_back(name(DeviceKind(d)));
+  return {{"version", version},
+          {"compiler", __VERSION__},
+          {"device", open_device("auto").name()},
+          {"threads", thread_count()},
+          {"gemm", gemm_backend()},
+          {"presets", model_presets()},
+          {"kernels", kernels}};
+}
+
+// Counted by building the model where memory costs nothing.
+Json model_info(const ModelConfig& config) {
+  LanguageModel model(config, 0, open_device("plan"));
+  int64_t trainable = 0;
+  for (const Parameter* p : model.parameters()) trainable += p->trainable ? p->value.numel() : 0;
+  return {{"arch", config.arch},           {"post", config.post},         {"d_model", config.d_model},   {"layers", config.layers},
+          {"heads", config.heads},         {"head_dim", config.head_dim}, {"d_state", config.d_state},   {"vocab", config.vocab},
+          {"parameters", model.parameter_count()}, {"trainable", trainable}};
+}
+
+Json spectrum_info(const LanguageModel& model) {
+  Json layers = Json::array();
+  for (const Block& block : model.blocks) {
+    Json rate = Json::array(), time = Json::array(), alpha = Json::array();
+    for (const HeadSpectrum& h : block.mixer->spectrum()) rate.push_back(h.rate), time.push_back(h.time_constant), alpha.push_back(h.alpha);
+    layers.push_back({{"rate", rate}, {"time_constant", time}, {"alpha", alpha}});
+  }
+  return layers;
+}
+
+// One "key: value" line each; layers as a table of heads, slowest first.
+void print_plain(const Json& info) {
+  for (const auto& [key, value] : info.items()) {
+    if (key == "layers_learned") {
+      for (size_t layer = 0; layer < value.size(); ++layer)
+        for (const char* what : {"time_constant", "alpha"}) {
+          fmt::print("layer {} {}:", layer, what);
+          for (double x : value[layer][what]) fmt::print(" {:.4g}", x);
+          fmt::print("\n");
+        }
+    } else if (key == "kernels") {
+      fmt::print("kernels:\n");
+      for (const auto& [kernel, devices] : value.items()) {
+        std::string list;
+        for (const auto& d : devices) list += " " + d.get<std::string>();
+        fmt::print("  {:<28}{}\n", kernel, list);
+      }
+    } else {
+      fmt::print("{}: {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+    }
+  }
+}
+
+int info(const Options& o, const Common& common) {
+  Json out;
+  if (!o.path.empty()) {
+    const Trained t = load_trained(o.path, open_device("cpu"));
+    out = model_info(t.config.model);
+    out["checkpoint"] = t.checkpoint.path.string();
+    out["step"] = t.checkpoint.step;
+    out["steps"] = t.config.train.steps;
+    out["layers_learned"] = spectrum_info(*t.model);
+  } else if (!o.preset.empty() || !o.config.empty()) {
+    ModelConfig config = o.preset.empty() ? load_config(o.config).model : model_preset(o.preset);
+    if (o.vocab) config.vocab = o.vocab;
+    check(config.vocab > 0, Exit::usage, "info: a vocabulary is wanted to count parameters; give --vocab N");
+    out = model_info(config);
+  } else {
+    out = build_info();
+  }
+  if (common.json) fmt::print("{}\n", out.dump());
+  else print_plain(out);
+  return 0;
+}
+
+}  // namespace
+
+void info_command(CLI::App& program, Common& common) {
+  auto o = std::make_shared<Options>();
+  CLI::App& app = *program.add_subcommand("info", "This build; or a preset, a configuration, a run");
+  auto* path = app.add_option("RUN", o->path, "A run directory or a checkpoint: time constants and alpha per layer");
+  auto* preset = app.add_option("--preset", o->preset, "Sizes and parameters of a preset (`taper info` lists them)")->excludes(path);
+  app.add_option("--config", o->config, "The same of a configuration")->excludes(path)->excludes(preset);
+  app.add_option("--vocab", o->vocab, "Vocabulary size")->check(CLI::Range(int64_t(1), int64_t(1) << 31));
+  app.callback([=, &common] { common.chosen = [=, &common] { return info(*o, common); }; });
+}
+
+}  // namespace taper

@@ -1,0 +1,13 @@
+// Options that several commands share.
+#include <CLI/CLI.hpp>
+
+#include "apps/commands.h"
+
+namespace taper {
+
+void config_options(CLI::App& app, ConfigSource& source) {
+  app.add_option("CONFIG", source.path, "The configuration (TOML)")->required();
+  app.add_option("--set", source.set, "section.key=value, over the file; may be repeated")->allow_extra_args(false);
+}
+
+}  // namespace taper
