@@ -1,0 +1,25 @@
+// log_decay: l[b,t,h] = -exp(p_h) * dt[b,t,h] * s[b,t,h], what a scan's state decays by.
+//
+//   backward   d_p_h = sum_{b,t} l * d_l      d_dt = -exp(p_h) s d_l      d_s = -exp(p_h) dt d_l
+//
+//   p [H]   dt, s, l [B,T,H]; one of dt and s may be absent: 1   f32 f64; d_p is summed in f64
+//   With s = 1 the result has the same bits as without s. Source: specification 1.1, 4.2.
+#pragma once
+#include "tensor/kernel.h"
+
+namespace taper::kernels {
+
+struct LogDecayForward {
+  Tensor p = {}, dt = {}, s = {}, log_a = {};
+  Device& device() const { return p.device(); }
+};
+struct LogDecayBackward {
+  Tensor p = {}, dt = {}, s = {}, log_a = {}, d_log_a = {};
+  Tensor d_p = {}, d_dt = {}, d_s = {};  // d_dt, d_s absent where the input is
+  Device& device() const { return p.device(); }
+};
+
+inline constinit Kernel<LogDecayForward> log_decay_forward{"log_decay.forward"};
+inline constinit Kernel<LogDecayBackward> log_decay_backward{"log_decay.backward"};
+
+}  // namespace taper::kernels
