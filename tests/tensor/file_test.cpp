@@ -12,37 +12,17 @@
 #include <csignal>
 #include <functional>
 
-#include "tensor/error.h"
+#include "tests/support/scratch.h"
 
 using namespace taper;
+using test::expect_failure;
+using test::Scratch;
 namespace fs = std::filesystem;
 
 namespace {
 
-struct Scratch {  // a fresh directory, removed at the end
-  Path path;
-  Scratch() {
-    std::string name = (fs::temp_directory_path() / "taper-file-XXXXXX").string();
-    path = ::mkdtemp(name.data());
-  }
-  ~Scratch() { fs::remove_all(path); }
-  Path operator/(const char* name) const { return path / name; }
-  int64_t entries() const { return std::distance(fs::directory_iterator(path), {}); }
-};
-
-void expect_error(const std::function<void()>& f, Exit code, const std::string& text) {
-  try {
-    f();
-  } catch (const Error& e) {
-    INFO(e.what());
-    CHECK(e.code == code);
-    CHECK(std::string(e.what()).find(text) != std::string::npos);
-    return;
-  }
-  FAIL("no error; wanted: " << text);
-}
-
-void in_child(const std::function<void()>& f) {  // the exit code of f's Error, 0 without one
+// f runs in a child process; it ends by itself, by a signal, or by _exit with the number of what went wrong.
+void in_child(const std::function<void()>& f) {
   const pid_t child = ::fork();
   if (child == 0) {
     f();
@@ -106,14 +86,14 @@ TEST_CASE("every injected fault leaves the old content or the whole new one") {
                         Case{"rename", EIO, Exit::io, "rename failed: Input/output error"}}) {
     write_file(dir / "a", old);
     inject_file_fault(c.call, 1, c.error);
-    expect_error([&] { write_file(dir / "a", fresh); }, c.code, (dir / "a").string() + ": " + c.text);
+    expect_failure([&] { write_file(dir / "a", fresh); }, c.code, (dir / "a").string() + ": " + c.text);
     inject_file_fault(c.call, 0, 0);
     CHECK(read_file(dir / "a") == old);
     CHECK(dir.entries() == 1);
   }
   // The fsync of the directory comes after the rename: the file is already the new one, and whole.
   inject_file_fault("fsync", 2, EIO);
-  expect_error([&] { write_file(dir / "a", fresh); }, Exit::io, "fsync failed");
+  expect_failure([&] { write_file(dir / "a", fresh); }, Exit::io, "fsync failed");
   CHECK(read_file(dir / "a") == fresh);
 }
 
@@ -128,7 +108,7 @@ TEST_CASE("short writes, short reads and interruptions are no errors") {
   inject_file_fault("read", 1, EINTR);
   CHECK(read_file(dir / "a") == text);
   inject_file_fault("read", 1, EIO);
-  expect_error([&] { read_file(dir / "a"); }, Exit::io, (dir / "a").string() + ": read failed: Input/output error");
+  expect_failure([&] { read_file(dir / "a"); }, Exit::io, (dir / "a").string() + ": read failed: Input/output error");
 }
 
 TEST_CASE("a file size limit is an error, not a death, and loses nothing") {
@@ -194,11 +174,11 @@ TEST_CASE("two writers of one name do not mix") {
   const Scratch dir;
   FileWriter first(dir / "a");
   first.write("first");
-  expect_error([&] { FileWriter(dir / "a"); }, Exit::cannot_create, "another process is writing it");
+  expect_failure([&] { FileWriter(dir / "a"); }, Exit::cannot_create, "another process is writing it");
   first.commit();
   CHECK(read_file(dir / "a") == "first");
   DirectoryWriter d(dir / "d");
-  expect_error([&] { DirectoryWriter(dir / "d"); }, Exit::cannot_create, "another process is writing it");
+  expect_failure([&] { DirectoryWriter(dir / "d"); }, Exit::cannot_create, "another process is writing it");
 }
 
 TEST_CASE("a directory appears whole, and replaces an older one whole") {
@@ -220,7 +200,7 @@ TEST_CASE("a directory appears whole, and replaces an older one whole") {
     DirectoryWriter d(dir.path / "x" / "d");
     write_file(d.temporary() / "f", "4");
     inject_file_fault(call, 1, EIO);
-    expect_error([&] { d.commit(); }, Exit::io, "Input/output error");
+    expect_failure([&] { d.commit(); }, Exit::io, "Input/output error");
     CHECK(read_file(dir.path / "x" / "d" / "f") == "2");
   }
   CHECK(std::distance(fs::directory_iterator(dir.path / "x"), {}) == 1);
@@ -229,21 +209,21 @@ TEST_CASE("a directory appears whole, and replaces an older one whole") {
 TEST_CASE("readers name what is wrong") {
   const Scratch dir;
   write_file(dir / "a", "12345");
-  expect_error([&] { read_file(dir / "none"); }, Exit::no_input, (dir / "none").string() + ": no such file");
-  expect_error([&] { FileReader r(dir / "none"); }, Exit::no_input, "no such file");
-  expect_error([&] { read_file(dir.path); }, Exit::no_input, "is a directory, not a file");
-  expect_error([&] { FileReader r(dir.path); }, Exit::no_input, "is not a regular file");
-  expect_error([&] { FileWriter w(dir.path); }, Exit::cannot_create, "this is a directory");
-  expect_error([&] { FileWriter w(dir / "no/such"); }, Exit::cannot_create, "cannot create: No such file or directory");
-  expect_error([&] { DirectoryWriter w(dir / "a"); }, Exit::cannot_create, "this is a file");
-  expect_error([&] { DirectoryWriter w(dir / "a/b"); }, Exit::cannot_create, "cannot create: Not a directory");
+  expect_failure([&] { read_file(dir / "none"); }, Exit::no_input, (dir / "none").string() + ": no such file");
+  expect_failure([&] { FileReader r(dir / "none"); }, Exit::no_input, "no such file");
+  expect_failure([&] { read_file(dir.path); }, Exit::no_input, "is a directory, not a file");
+  expect_failure([&] { FileReader r(dir.path); }, Exit::no_input, "is not a regular file");
+  expect_failure([&] { FileWriter w(dir.path); }, Exit::cannot_create, "this is a directory");
+  expect_failure([&] { FileWriter w(dir / "no/such"); }, Exit::cannot_create, "cannot create: No such file or directory");
+  expect_failure([&] { DirectoryWriter w(dir / "a"); }, Exit::cannot_create, "this is a file");
+  expect_failure([&] { DirectoryWriter w(dir / "a/b"); }, Exit::cannot_create, "cannot create: Not a directory");
   const FileReader r(dir / "a");
   CHECK(r.size() == 5);
   char two[2];
   r.read(3, two, 2);
   CHECK(std::string(two, 2) == "45");
-  expect_error([&] { r.read(4, two, 2); }, Exit::bad_data, "truncated: 2 bytes wanted at byte 4; the file has 5");
-  expect_error([&] { r.read(~uint64_t(0), two, 2); }, Exit::bad_data, "truncated");
+  expect_failure([&] { r.read(4, two, 2); }, Exit::bad_data, "truncated: 2 bytes wanted at byte 4; the file has 5");
+  expect_failure([&] { r.read(~uint64_t(0), two, 2); }, Exit::bad_data, "truncated");
 }
 
 TEST_CASE("lines are appended, files cut and removed") {
@@ -253,10 +233,10 @@ TEST_CASE("lines are appended, files cut and removed") {
   CHECK(read_file(dir / "log") == "one\ntwo\n");
   truncate_file(dir / "log", 4);
   CHECK(read_file(dir / "log") == "one\n");
-  expect_error([&] { truncate_file(dir / "log", 5); }, Exit::bad_data, "truncated: 5 bytes wanted, the file has 4");
-  expect_error([&] { truncate_file(dir / "none", 0); }, Exit::no_input, "no such file");
+  expect_failure([&] { truncate_file(dir / "log", 5); }, Exit::bad_data, "truncated: 5 bytes wanted, the file has 4");
+  expect_failure([&] { truncate_file(dir / "none", 0); }, Exit::no_input, "no such file");
   inject_file_fault("write", 1, ENOSPC);
-  expect_error([&] { append_line(dir / "log", "lost"); }, Exit::io, "No space left on device");
+  expect_failure([&] { append_line(dir / "log", "lost"); }, Exit::io, "No space left on device");
   CHECK(read_file(dir / "log") == "one\n");
   fs::create_directories(dir / "d/e");
   write_file(dir / "d/e/f", "x");

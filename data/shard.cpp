@@ -1,0 +1,250 @@
+// Shards: writing, checked reading, and the stream of a split.
+#include "data/shard.h"
+
+#include <zstd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "tensor/error.h"
+
+namespace taper {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "shards are read and written as they lie in memory");
+
+constexpr char magic[] = "TAPERSHD";
+constexpr uint32_t version = 1;
+constexpr size_t block_bytes = size_t(1) << 18;  // a random window costs the unpacking of a block
+constexpr int compression_level = 3;
+constexpr size_t cached_blocks = 32;  // at most 16 MiB
+
+struct Header {
+  char magic[8];
+  uint32_t version, width, vocab, index, last, zero;
+  uint64_t block_tokens, tokens, documents, blocks, tables, tables_sum;
+  char identity[64];
+  uint64_t sum;
+};
+static_assert(sizeof(Header) == 152);
+
+uint64_t header_sum(const Header& h) { return checksum(&h, offsetof(Header, sum)); }
+
+// The tables lie one after the other in the file; their sum is chained.
+uint64_t tables_sum(const std::vector<uint64_t>& blocks, const std::vector<uint64_t>& documents) {
+  const uint64_t first = checksum(blocks.data(), blocks.size() * sizeof(uint64_t));
+  return checksum(documents.data(), documents.size() * sizeof(uint64_t), first);
+}
+
+}  // namespace
+
+std::string shard_name(const std::string& split, int64_t index) { return fmt::format("{}-{:05}.shard", split, index); }
+
+ShardWriter::ShardWriter(const Path& path, const Tokenizer& tokenizer, int64_t index)
+    : file_(path), identity_(tokenizer.identity()), vocab_(tokenizer.vocab()), index_(index),
+      width_(vocab_ <= 65536 ? 2 : 4) {
+  check(!identity_.empty() && identity_.size() <= sizeof Header::identity,
+        "shard: a tokenizer's identity has 1 to 64 bytes; got '{}'", identity_);
+  const Header empty{};
+  file_.write(&empty, sizeof empty);
+  raw_.reserve(block_bytes);
+}
+
+void ShardWriter::begin_document() { documents_.push_back(uint64_t(tokens_)); }
+
+void ShardWriter::append(std::span<const int32_t> tokens) {
+  for (const int32_t token : tokens) {
+    check(0 <= token && token < vocab_, "shard: tokens must lie in [0,{}); got {}", vocab_, token);
+    const char* bytes = reinterpret_cast<const char*>(&token);
+    raw_.insert(raw_.end(), bytes, bytes + width_);
+    ++tokens_;
+    if (raw_.size() == block_bytes) flush();
+  }
+}
+
+void ShardWriter::flush() {
+  if (raw_.empty()) return;
+  packed_.resize(ZSTD_compressBound(raw_.size()));
+  const size_t n = ZSTD_compress(packed_.data(), packed_.size(), raw_.data(), raw_.size(), compression_level);
+  check(!ZSTD_isError(n), "shard: compression failed: {}", ZSTD_getErrorName(n));
+  const uint64_t number = blocks_.size() / 3;
+  blocks_.insert(blocks_.end(), {file_.written(), n, checksum(packed_.data(), n, number)});
+  file_.write(packed_.data(), n);
+  raw_.clear();
+}
+
+void ShardWriter::finish(bool last) {
+  flush();
+  Header h{};
+  std::memcpy(h.magic, magic, sizeof h.magic);
+  h.version = version;
+  h.width = uint32_t(width_);
+  h.vocab = uint32_t(vocab_);
+  h.index = uint32_t(index_);
+  h.last = last;
+  h.block_tokens = block_bytes / size_t(width_);
+  h.tokens = uint64_t(tokens_);
+  h.documents = documents_.size();
+  h.blocks = blocks_.size() / 3;
+  h.tables = file_.written();
+  h.tables_sum = tables_sum(blocks_, documents_);
+  std::memcpy(h.identity, identity_.data(), identity_.size());
+  h.sum = header_sum(h);
+  file_.write(blocks_.data(), blocks_.size() * sizeof(uint64_t));
+  file_.write(documents_.data(), documents_.size() * sizeof(uint64_t));
+  file_.seek(0);
+  file_.write(&h, sizeof h);
+  file_.commit();
+}
+
+const BlockCache::Block* BlockCache::find(const Key& key) {
+  const auto found = at_.find(key);
+  if (found == at_.end()) return nullptr;
+  entries_.splice(entries_.begin(), entries_, found->second);
+  return &found->second->second;
+}
+
+const BlockCache::Block& BlockCache::insert(const Key& key, Block block) {
+  if (entries_.size() == capacity_) {
+    at_.erase(entries_.back().first);
+    entries_.pop_back();
+  }
+  entries_.emplace_front(key, std::move(block));
+  at_[key] = entries_.begin();
+  return entries_.front().second;
+}
+
+ShardReader::ShardReader(const Path& path, std::shared_ptr<BlockCache> cache)
+    : file_(path), cache_(std::move(cache)) {
+  const std::string name = path.string();
+  auto good = [&](bool ok, const char* what) { check(ok, Exit::bad_data, "{}: not a good shard: {}", name, what); };
+  Header h;
+  good(file_.size() >= sizeof h, "shorter than a header; truncated?");
+  file_.read(0, &h, sizeof h);
+  good(std::memcmp(h.magic, magic, sizeof h.magic) == 0, "it does not begin with TAPERSHD");
+  check(h.version == version, Exit::bad_data, "{}: shard version {}; this program reads version {}", name, h.version,
+        version);
+  good(header_sum(h) == h.sum, "checksum of the header (bytes 0 to 151) differs");
+  // A matching checksum proves nothing about who wrote it: every size is checked before it is used.
+  good(h.width == 2 || h.width == 4, "bytes of a token must be 2 or 4");
+  good(1 <= h.vocab && h.vocab <= (h.width == 2 ? 0x10000u : 0x7fffffffu), "vocab does not fit its tokens");
+  good(h.last <= 1 && h.zero == 0, "last must be 0 or 1, and the word behind it 0");
+  good(1 <= h.block_tokens && h.block_tokens <= 64 * block_bytes, "block_tokens out of range");
+  good(h.tokens < uint64_t(1) << 62 && h.blocks == (h.tokens + h.block_tokens - 1) / h.block_tokens,
+       "blocks and tokens do not agree");
+  good(h.documents <= h.tokens, "more documents than tokens");
+  good(h.tables >= sizeof h && h.tables <= file_.size(), "the tables lie outside the file; truncated?");
+  const uint64_t words = (file_.size() - h.tables) / 8;
+  good((file_.size() - h.tables) % 8 == 0 && h.blocks <= words / 3 && h.documents == words - 3 * h.blocks,
+       "the tables do not end where the file ends; truncated?");
+  blocks_.resize(h.blocks * 3);
+  documents_.resize(h.documents);
+  file_.read(h.tables, blocks_.data(), blocks_.size() * 8);
+  file_.read(h.tables + blocks_.size() * 8, documents_.data(), documents_.size() * 8);
+  check(tables_sum(blocks_, documents_) == h.tables_sum, Exit::bad_data,
+        "{}: not a good shard: checksum of the tables (from byte {}) differs", name, h.tables);
+  uint64_t at = sizeof h;
+  for (uint64_t i = 0; i < h.blocks; ++i) {
+    const uint64_t offset = blocks_[3 * i], size = blocks_[3 * i + 1];
+    good(offset == at && size <= h.tables - at && size <= ZSTD_compressBound(h.block_tokens * h.width),
+         "the block table does not fit the file");
+    at += size;
+  }
+  good(at == h.tables, "there is a gap behind the last block");
+  for (size_t i = 0; i < documents_.size(); ++i)
+    good(documents_[i] < h.tokens && (i == 0 || documents_[i - 1] < documents_[i]), "document starts out of order");
+  width_ = h.width;
+  block_tokens_ = int64_t(h.block_tokens);
+  content_ = h.sum;
+  const size_t length = strnlen(h.identity, sizeof h.identity);
+  info_ = {std::string(h.identity, length), h.vocab, int64_t(h.tokens), int64_t(h.documents), h.index, h.last == 1};
+}
+
+const std::vector<int32_t>& ShardReader::block(int64_t i) const {
+  const BlockCache::Key key{this, i};
+  if (const auto* found = cache_->find(key)) return *found;
+  const uint64_t* entry = &blocks_[size_t(3 * i)];
+  const std::string name = file_.path().string();
+  std::vector<char> packed(entry[1]);
+  file_.read(entry[0], packed.data(), packed.size());
+  check(checksum(packed.data(), packed.size(), uint64_t(i)) == entry[2], Exit::bad_data,
+        "{}: checksum of block {} (bytes {} to {}) differs", name, i, entry[0], entry[0] + entry[1] - 1);
+  const int64_t count = std::min(block_tokens_, info_.tokens - i * block_tokens_);
+  std::vector<char> raw(size_t(count * width_));
+  const size_t n = ZSTD_decompress(raw.data(), raw.size(), packed.data(), packed.size());
+  check(!ZSTD_isError(n) && n == raw.size(), Exit::bad_data, "{}: block {} does not unpack to {} tokens", name, i,
+        count);
+  std::vector<int32_t> tokens(static_cast<size_t>(count));
+  for (int64_t t = 0; t < count; ++t) {
+    uint32_t token = 0;
+    std::memcpy(&token, &raw[size_t(t * width_)], size_t(width_));
+    check(token < info_.vocab, Exit::bad_data, "{}: token {} at position {} is outside the vocabulary of {}", name,
+          token, i * block_tokens_ + t, info_.vocab);
+    tokens[size_t(t)] = int32_t(token);
+  }
+  return cache_->insert(key, std::move(tokens));
+}
+
+void ShardReader::read(int64_t begin, std::span<int32_t> into) const {
+  const int64_t end = begin + int64_t(into.size());
+  check(0 <= begin && end <= info_.tokens, "{}: tokens [{},{}) asked of {}", file_.path().string(), begin, end,
+        info_.tokens);
+  for (int64_t at = begin; at < end;) {
+    const int64_t i = at / block_tokens_, first = at - i * block_tokens_;
+    const std::vector<int32_t>& tokens = block(i);
+    const int64_t n = std::min(end - at, int64_t(tokens.size()) - first);
+    std::copy_n(tokens.begin() + first, n, into.begin() + (at - begin));
+    at += n;
+  }
+}
+
+TokenStream::TokenStream(const Path& directory, const std::string& split, const std::string& tokenizer) {
+  std::error_code error;
+  check(std::filesystem::is_directory(directory, error), Exit::no_input,
+        "{}: no such directory of shards; make it with `taper prepare`", directory.string());
+  const auto cache = std::make_shared<BlockCache>(cached_blocks);
+  for (bool last = false; !last;) {
+    const int64_t index = int64_t(shards_.size());
+    const Path path = directory / shard_name(split, index);
+    check(std::filesystem::exists(path, error), Exit::no_input, "{}: missing; {}", path.string(),
+          index == 0 ? "the directory has no " + split + " split; `taper prepare` makes it"
+                     : "the " + split + " split goes on after shard " + std::to_string(index - 1));
+    shards_.push_back(std::make_unique<ShardReader>(path, cache));
+    const ShardInfo& info = shards_.back()->info();
+    const std::string wanted = tokenizer.empty() ? shards_[0]->info().tokenizer : tokenizer;
+    check(info.tokenizer == wanted && info.vocab == vocab(), Exit::bad_data,
+          "{}: made by tokenizer '{}' with vocab {}; '{}' is wanted; run `taper prepare` again", path.string(),
+          info.tokenizer, info.vocab, wanted);
+    check(info.index == index, Exit::bad_data, "{}: holds shard {} of its split; was it renamed?", path.string(),
+          info.index);
+    last = info.last;
+    begins_.push_back(begins_.back() + info.tokens);
+    const uint64_t sum = shards_.back()->content();
+    content_ = checksum(&sum, sizeof sum, content_);
+  }
+}
+
+void TokenStream::read(int64_t begin, std::span<int32_t> into) const {
+  const int64_t end = begin + int64_t(into.size());
+  check(0 <= begin && end <= tokens(), "stream: tokens [{},{}) asked of {}", begin, end, tokens());
+  size_t s = size_t(std::ranges::upper_bound(begins_, begin) - begins_.begin()) - 1;
+  for (int64_t at = begin; at < end; ++s) {
+    const int64_t n = std::min(end, begins_[s + 1]) - at;
+    shards_[s]->read(at - begins_[s], into.subspan(size_t(at - begin), size_t(n)));
+    at += n;
+  }
+}
+
+std::vector<int64_t> TokenStream::documents(int64_t begin, int64_t end) const {
+  std::vector<int64_t> starts;
+  for (size_t s = size_t(std::ranges::upper_bound(begins_, begin) - begins_.begin()) - 1;
+       s < shards_.size() && begins_[s] < end; ++s) {
+    const auto& all = shards_[s]->documents();
+    auto it = std::ranges::lower_bound(all, uint64_t(std::max<int64_t>(0, begin - begins_[s])));
+    for (; it != all.end() && begins_[s] + int64_t(*it) < end; ++it) starts.push_back(begins_[s] + int64_t(*it));
+  }
+  return starts;
+}
+
+}  // namespace taper
