@@ -118,8 +118,13 @@ std::string manifest_text(json manifest) {
   return manifest.dump(2) + "\n";
 }
 
+bool present(const Path& path) {
+  std::error_code error;
+  return fs::exists(path, error);
+}
+
 json read_manifest(const Path& path) {
-  check(fs::exists(path), Exit::bad_data, "{}: the file is missing", path.string());
+  check(present(path), Exit::bad_data, "{}: the file is missing", path.string());
   const std::string text = read_file(path), who = path.string();
   check_json_object(text, who);
   const json m = json::parse(text);
@@ -156,6 +161,7 @@ void load_model(const Path& path, const std::vector<Parameter*>& parameters) { l
 void save_checkpoint(const Path& directory, const CheckpointContents& contents, int keep) {
   check(keep >= 1, Exit::bad_config, "checkpoint: keep must be at least 1; got {}", keep);
   check_json_object(contents.state, "checkpoint: state");
+  remove_temporaries(directory);
   DirectoryWriter writer(directory / fmt::format("step-{:06}", contents.step));
   const Path& into = writer.temporary();
   write_safetensors(into / model_file, named(contents.parameters));
@@ -164,7 +170,7 @@ void save_checkpoint(const Path& directory, const CheckpointContents& contents, 
 
   json manifest = {{"format", 1}, {"step", contents.step}, {"values", contents.values}};
   for (const char* name : listed_files)
-    manifest["files"][name] = {{"bytes", fs::file_size(into / name)},
+    manifest["files"][name] = {{"bytes", FileReader(into / name).size()},
                                {"xxh3", checksum_text(checksum_file(into / name))}};
   write_file(into / manifest_file, manifest_text(manifest));
   writer.commit();
@@ -178,7 +184,7 @@ std::vector<Path> list_checkpoints(const Path& directory) {
   std::vector<Path> found;
   std::error_code error;
   for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error))
-    if (step_of(it->path()) >= 0) found.push_back(it->path());
+    if (step_of(it->path()) >= 0 && it->is_directory()) found.push_back(it->path());
   check(!error || error == std::errc::no_such_file_or_directory, Exit::io, "{}: read failed: {}", directory.string(),
         error.message());
   std::sort(found.begin(), found.end(), [](const Path& a, const Path& b) { return step_of(a) < step_of(b); });
@@ -186,13 +192,14 @@ std::vector<Path> list_checkpoints(const Path& directory) {
 }
 
 Checkpoint open_checkpoint(const Path& path) {
-  check(fs::is_directory(path), Exit::no_input, "{}: no such checkpoint", path.string());
+  std::error_code error;
+  check(fs::is_directory(path, error), Exit::no_input, "{}: no such checkpoint", path.string());
   const json manifest = read_manifest(path / manifest_file);
   for (const char* name : listed_files) {
     const Path file = path / name;
     const json& entry = manifest["files"][name];
-    check(fs::exists(file), Exit::bad_data, "{}: the file is missing; the manifest lists it", file.string());
-    const uint64_t bytes = fs::file_size(file);
+    check(present(file), Exit::bad_data, "{}: the file is missing; the manifest lists it", file.string());
+    const uint64_t bytes = FileReader(file).size();
     check(bytes == entry["bytes"].get<uint64_t>(), Exit::bad_data, "{}: {} bytes are wanted; the file has {}",
           file.string(), entry["bytes"].get<uint64_t>(), bytes);
     const std::string sum = checksum_text(checksum_file(file));

@@ -1,0 +1,151 @@
+// adamw: its checks. It has no rule, so no law but these.
+#include "tensor/ops/adamw.h"
+
+#include <cmath>
+
+#include "tensor/parallel.h"
+#include "tensor/random.h"
+#include "tests/support/expect.h"
+#include "tests/support/op_case.h"
+
+namespace taper::test {
+namespace {
+
+Device& cpu() { return open_device("cpu"); }
+
+std::vector<double> drawn(int64_t n, uint64_t seed) {
+  std::vector<double> values(static_cast<size_t>(n));
+  for (size_t i = 0; i < values.size(); ++i) values[i] = Random(seed, "adamw").normal(i);
+  return values;
+}
+
+struct Run {
+  Tensor value, moment1, moment2;
+  Tensor scale = full(cpu(), {}, Dtype::f64, 1);
+  Tensor finite = from_host<int32_t>(cpu(), {}, std::vector<int32_t>{1});
+  int64_t steps = 0;
+  Run(const Shape& shape, Dtype dtype, const std::vector<double>& start)
+      : value(from_doubles(cpu(), shape, dtype, start)), moment1(zeros_like(value)), moment2(zeros_like(value)) {}
+  void step(const Tensor& gradient, double lr, double weight_decay, double eps = 1e-8) {
+    ++steps;
+    kernels::adamw({.value = value,
+                    .gradient = gradient,
+                    .moment1 = moment1,
+                    .moment2 = moment2,
+                    .scale = scale,
+                    .finite = finite,
+                    .steps = from_host<int64_t>(cpu(), {}, std::vector<int64_t>{steps}),
+                    .lr = lr,
+                    .beta1 = 0.9,
+                    .beta2 = 0.95,
+                    .eps = eps,
+                    .weight_decay = weight_decay});
+  }
+};
+
+// The published update, one scalar at a time: moments as weighted sums over all past gradients.
+double published(double value, const std::vector<double>& gradients, double lr, double decay, double eps) {
+  for (size_t t = 1; t <= gradients.size(); ++t) {
+    double m = 0, v = 0, weight1 = 0, weight2 = 0;
+    for (size_t k = 1; k <= t; ++k) {
+      const double g = gradients[k - 1], w1 = std::pow(0.9, double(t - k)), w2 = std::pow(0.95, double(t - k));
+      m += w1 * g, v += w2 * g * g, weight1 += w1, weight2 += w2;
+    }
+    // (1 - beta) * sum / (1 - beta^t) is the weighted mean: 1 - beta^t = (1 - beta) * sum of the weights.
+    value = value - lr * decay * value - lr * (m / weight1) / (std::sqrt(v / weight2) + eps);
+  }
+  return value;
+}
+
+void follows_the_published_update() {
+  const int64_t n = 40003, updates = 7;
+  const std::vector<double> start = drawn(n, 1);
+  for (Dtype dtype : {Dtype::f64, Dtype::f32}) {
+    Run run({n}, dtype, start);
+    std::vector<std::vector<double>> gradients(size_t(n), std::vector<double>{});
+    for (int64_t t = 0; t < updates; ++t) {
+      const std::vector<double> g = drawn(n, uint64_t(100 + t));
+      for (size_t i = 0; i < g.size(); ++i) gradients[i].push_back(g[i]);
+      run.step(from_doubles(cpu(), {n}, dtype, g), 3e-2, 0.1);
+    }
+    std::vector<double> wanted(static_cast<size_t>(n));
+    for (size_t i = 0; i < wanted.size(); ++i) wanted[i] = published(start[i], gradients[i], 3e-2, 0.1, 1e-8);
+    const double error = relative_error(to_doubles(run.value), wanted), limit = dtype == Dtype::f64 ? 1e-14 : 1e-6;
+    expect(error <= limit, "{}: relative error must be <= {}; got {}", name(dtype), limit, error);
+  }
+}
+
+// By hand: the first step of any gradient moves by lr against its sign; decay is apart from it.
+void first_step_moves_by_the_rate() {
+  Run run({4}, Dtype::f64, {1, 1, 1, 1});
+  run.step(from_doubles(cpu(), {4}, Dtype::f64, std::vector<double>{1e-4, -1e4, 3, 0}), 0.5, 0.1, 0);
+  const std::vector<double> got = to_doubles(run.value);
+  for (size_t i = 0; i < 3; ++i) {
+    const double wanted = 0.95 + (i == 1 ? 0.5 : -0.5);
+    expect(std::abs(got[i] - wanted) < 1e-12, "element {}: want {}; got {}", i, wanted, got[i]);
+  }
+  expect(std::isnan(got[3]), "0 / 0 with eps = 0 is NaN; got {}", got[3]);
+}
+
+void tiny_eps_keeps_zero_gradients_still() {
+  Run run({2}, Dtype::f32, {1, -2});
+  run.step(zeros(cpu(), {2}, Dtype::f32), 0.5, 0, 1e-18);
+  expect(to_doubles(run.value) == std::vector<double>{1, -2}, "a zero gradient must move nothing");
+}
+
+void scale_multiplies_the_gradient() {
+  Run scaled({1000}, Dtype::f64, drawn(1000, 1)), plain({1000}, Dtype::f64, drawn(1000, 1));
+  scaled.scale = full(cpu(), {}, Dtype::f64, 0.25);
+  std::vector<double> g = drawn(1000, 2);
+  scaled.step(from_doubles(cpu(), {1000}, Dtype::f64, g), 1e-2, 0.1);
+  for (double& x : g) x *= 0.25;
+  plain.step(from_doubles(cpu(), {1000}, Dtype::f64, g), 1e-2, 0.1);
+  expect_same_bits(scaled.value, plain.value, "value");
+  expect_same_bits(scaled.moment2, plain.moment2, "moment2");
+}
+
+void a_refused_step_writes_nothing() {
+  Run run({1000}, Dtype::f32, drawn(1000, 1));
+  run.step(from_doubles(cpu(), {1000}, Dtype::f32, drawn(1000, 2)), 1e-2, 0.1);
+  const Tensor before[] = {clone(run.value), clone(run.moment1), clone(run.moment2)};
+  run.finite = zeros(cpu(), {}, Dtype::i32);
+  run.step(full(cpu(), {1000}, Dtype::f32, std::nan("")), 1e-2, 0.1);
+  expect_same_bits(run.value, before[0], "value");
+  expect_same_bits(run.moment1, before[1], "moment1");
+  expect_same_bits(run.moment2, before[2], "moment2");
+}
+
+void threads_change_no_bit() {
+  const int threads = thread_count();
+  Tensor first;
+  for (int n : {1, 2, 8}) {
+    set_thread_count(n);
+    Run run({300, 401}, Dtype::f32, drawn(300 * 401, 1));
+    for (uint64_t t = 0; t < 3; ++t) run.step(from_doubles(cpu(), {300, 401}, Dtype::f32, drawn(300 * 401, t)), 1e-2, 0.1);
+    if (first) expect_same_bits(run.value, first, "value");
+    else first = run.value;
+  }
+  set_thread_count(threads);
+}
+
+void refuses_a_gradient_of_another_shape() {
+  Run run({2, 3}, Dtype::f32, drawn(6, 1));
+  expect_error([&] { run.step(zeros(cpu(), {3, 2}, Dtype::f32), 1, 0); },
+               "adamw: gradient and moments must be f32 [2,3] like the value; got f32 [3,2]");
+}
+
+const RegisterCase registered{{
+    .room = "adamw",
+    .ops = {},
+    .examples = {},
+    .checks = {{"follows the published update", follows_the_published_update},
+               {"the first step moves by the rate", first_step_moves_by_the_rate},
+               {"a tiny eps keeps zero gradients still", tiny_eps_keeps_zero_gradients_still},
+               {"scale multiplies the gradient", scale_multiplies_the_gradient},
+               {"a refused step writes nothing", a_refused_step_writes_nothing},
+               {"threads change no bit", threads_change_no_bit},
+               {"refuses a gradient of another shape", refuses_a_gradient_of_another_shape}},
+}};
+
+}  // namespace
+}  // namespace taper::test
