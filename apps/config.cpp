@@ -69,6 +69,7 @@ void each_key(C& c, V&& v) {
     v("pairs", m.pairs, size);
     v("examples", m.examples, size);
     v("seed", m.seed, count);
+    v("fresh", m.fresh, any);
     v("eval_sequence", m.eval_sequence, size);
     v("eval_pairs", m.eval_pairs, size);
     v("eval_examples", m.eval_examples, size);

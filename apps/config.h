@@ -33,6 +33,7 @@ struct MqarConfig {  // multi-query associative recall (specification 5.3)
   std::vector<int64_t> pairs{16, 32, 64, 128};  // key-value pairs: one segment each, in order, in every epoch
   int64_t examples = 262144;                    // in each segment
   int64_t seed = 123;
+  bool fresh = false;                           // other examples in every epoch
   std::vector<int64_t> eval_sequence{512, 1024};  // lengths tested ...
   std::vector<int64_t> eval_pairs{128, 256};      // ... each with its number of pairs
   int64_t eval_examples = 3000;                   // of each

@@ -82,6 +82,9 @@ class Tape {
 
   std::vector<Node> nodes;
   std::string scope;
+  // If set, called with each value as it is recorded ("layers.0.mixer/matmul.c"): for finding where a
+  // number went bad. It sees; it cannot change anything.
+  std::function<void(const std::string& value, const Tensor&)> watch;
 
   int number_in_scope(const Op& op);  // for record(): 0, 1, 2... for repeats of an op in one scope
 
@@ -116,11 +119,11 @@ struct LedgerEntry {  // what one edge carried
 };
 
 struct BackwardOptions {
-  std::vector<std::string> cut;  // edges that carry nothing: "layers.0.mixer/position_taper.alpha"
-  std::function<void(const LedgerEntry&)> ledger;  // called for each edge; waits for the device
+  std::vector<std::string> cut = {};  // edges that carry nothing: "layers.0.mixer/position_taper.alpha"
+  std::function<void(const LedgerEntry&)> ledger = {};  // called for each edge; waits for the device
   bool keep = false;  // keep what rules saved, so that backward can run again
   // Called as soon as a leaf's gradient is complete; default: gradients are only returned.
-  std::function<void(const Node& leaf, const Tensor& d)> into;
+  std::function<void(const Node& leaf, const Tensor& d)> into = {};
 };
 
 // d loss / d leaf for every leaf the loss depends on, by leaf name. `seed` has the loss's shape.
