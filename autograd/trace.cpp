@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <set>
 
 #include "tensor/error.h"
@@ -99,6 +100,21 @@ std::vector<std::vector<std::string>> path_edges_within(const Tape& tape, std::s
     for (const Step& s : path) edges.push_back(tape.nodes[size_t(s.node)].edge_label(s.input));
   }
   return out;
+}
+
+std::vector<std::string> edges_beside(const Tape& tape, int loss, int leaf, std::string_view edge) {
+  const std::vector<NamedEdge> all = slice(tape, loss, leaf);
+  const auto through = std::ranges::find(all, edge, &NamedEdge::name);
+  check(through != all.end(), Exit::usage, "trace: no gradient of {} passes an edge called '{}'", tape.nodes[size_t(leaf)].scope, edge);
+  // Nodes between the leaf and the edge's source: what leaves them elsewhere goes round the edge.
+  std::set<int> before;
+  for (const NamedEdge& e : slice(tape, through->from, leaf)) before.insert(e.from), before.insert(e.to);
+  before.insert(leaf);
+  before.insert(through->from);
+  std::vector<std::string> beside;
+  for (const NamedEdge& e : all)
+    if (before.contains(e.from) && e.name != edge && (e.from == through->from || !before.contains(e.to))) beside.push_back(e.name);
+  return beside;
 }
 
 std::string to_dot(const Tape& tape, int depth) {

@@ -24,6 +24,11 @@ std::vector<std::string> paths_within(const Tape& tape, std::string_view scope, 
 // The edge labels of each path of paths_within, in the same order.
 std::vector<std::vector<std::string>> path_edges_within(const Tape& tape, std::string_view scope, int leaf);
 
+// The gradient of `leaf` that flows through the edge called `edge`, isolated: the edges to cut so that
+// nothing else reaches the leaf. With this cut and with {edge} cut, the two gradients add up to the
+// whole. Error: the edge is not on a path from leaf to loss.
+std::vector<std::string> edges_beside(const Tape& tape, int loss, int leaf, std::string_view edge);
+
 // The tape as Graphviz DOT or as JSON. depth > 0 folds nodes into scopes of that many parts
 // ("layers.0" is two). The same tape gives the same text on each run.
 std::string to_dot(const Tape& tape, int depth = 0);
