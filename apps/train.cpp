@@ -1,0 +1,134 @@
+// train: training, on one screen.
+#include <CLI/CLI.hpp>
+#include <ctime>
+#include <nlohmann/json.hpp>
+
+#include "apps/commands.h"
+#include "apps/evaluate.h"
+#include "apps/plan.h"
+#include "apps/run.h"
+#include "apps/signals.h"
+#include "apps/sources.h"
+#include "apps/trainer.h"
+#include "tensor/error.h"
+#include "tensor/parallel.h"
+
+namespace taper {
+namespace {
+
+struct Options {
+  ConfigSource config;
+  bool resume = false, dry_run = false;
+};
+
+std::string bytes_text(int64_t bytes) { return fmt::format("{:.1f} MB", double(bytes) / 1e6); }
+
+int dry_run(const Config& config, const Common& common) {
+  const Plan p = plan_run(config);
+  if (common.json) {
+    fmt::print("{}\n", nlohmann::ordered_json{{"parameters", p.parameters}, {"trainable", p.trainable}, {"flops_per_token", p.flops_per_token},
+                                              {"weights_bytes", p.weights}, {"moments_bytes", p.moments}, {"step_peak_bytes", p.step_peak},
+                                              {"eval_peak_bytes", p.eval_peak}, {"host_bytes", p.host}, {"resident_bytes", p.resident()},
+                                              {"config", write_config(config)}}.dump());
+    return 0;
+  }
+  fmt::print("{}\n{}\nparameters {} ({} trainable)\nflops per token {:.4g} (training; 2 per multiply-add, the recurrence counted token by token)\n",
+             write_config(config), p.table, p.parameters, p.trainable, p.flops_per_token);
+  fmt::print("memory: weights {}, moments {}, gradients and activations {}, process and data {}\nresident {} predicted\n", bytes_text(p.weights),
+             bytes_text(p.moments), bytes_text(p.step_peak - p.weights - p.moments), bytes_text(p.host), bytes_text(p.resident()));
+  return 0;
+}
+
+// One line of metrics for the held-out data: reproducible, so no times.
+void evaluate_now(Trainer& trainer, Run& run, Progress& progress, const EvaluateOptions& options) {
+  const Config& c = trainer.config;
+  std::string json;
+  if (c.data.task == "mqar") {
+    for (size_t i = 0; i < c.mqar.eval_pairs.size(); ++i) {
+      const int64_t T = c.mqar.eval_sequence[i], K = c.mqar.eval_pairs[i];
+      const auto source = held_out_source(c, {.length = T, .batch = batch_for_length(c, T), .pairs = K}, trainer.device);
+      const Evaluation e = evaluate(trainer.model, *source, options);
+      json += fmt::format("{}{{\"length\":{},\"pairs\":{},\"loss\":{},\"accuracy\":{}}}", i ? "," : "", T, K, json_number(e.loss()), json_number(e.accuracy));
+      progress.note(fmt::format("eval at step {}: length {}, {} pairs: loss {:.4f}, accuracy {:.4f}", trainer.steps(), T, K, e.loss(), e.accuracy));
+    }
+    return run.metrics(fmt::format("{{\"step\":{},\"eval\":[{}]}}", trainer.steps(), json));
+  }
+  const auto source = held_out_source(c, {.length = c.data.sequence, .batch = c.train.batch, .tokens = c.eval.tokens}, trainer.device);
+  const Evaluation e = evaluate(trainer.model, *source, options);
+  run.metrics(fmt::format("{{\"step\":{},\"eval\":{{\"tokens\":{},\"loss\":{},\"bits_per_byte\":{}}}}}", trainer.steps(), e.tokens,
+                          json_number(e.loss()), json_number(e.bits_per_byte())));
+  progress.note(fmt::format("eval at step {}: loss {:.4f}, {:.4f} bits per byte over {} tokens", trainer.steps(), e.loss(), e.bits_per_byte(), e.tokens));
+}
+
+int train(const Options& o, const Common& common) {
+  const Config given = o.config.load();
+  // A dry run may have no data yet: then it needs a vocabulary.
+  const Config config = o.dry_run && given.model.vocab ? given : resolve_with_data(given);
+  if (o.dry_run) return dry_run(config, common);
+
+  const StopSignal stop;
+  Device& device = open_device(config.run.device);
+  Trainer trainer(config, device, training_source(config, device));
+  EvaluateOptions evaluation{.bytes_of = bytes_of_tokens(config), .accuracy = config.data.task == "mqar"};
+  Run run(config, o.resume);
+  const auto last = latest_checkpoint(run.checkpoints());
+  if (last) trainer.resume(*last);
+  run.rewind_metrics(last ? uint64_t(last->values.at("metrics_bytes")) : 0);
+
+  const int64_t steps = config.train.steps, per_step = trainer.tokens_per_step(), first = trainer.steps();
+  fmt::print(stderr, "{} on {}, {} threads | {}{}, {} parameters | {} tokens per step | {}\n", run.dir().string(), device.name(), thread_count(),
+             config.model.arch, config.model.post ? " + PoST" : "", trainer.model.parameter_count(), per_step,
+             first ? fmt::format("resumed after step {}", first) : fmt::format("{} steps", steps));
+  Progress progress(first, steps, per_step, terminal_stderr(), color_stderr());
+  StepNumbers now;
+  const auto due = [&](int64_t every) { return every > 0 && trainer.steps() % every == 0; };
+
+  while (!trainer.done()) {
+    trainer.step();
+    const int64_t step = trainer.steps();
+    progress.stepped(step);
+    const bool final = trainer.done();
+    if (due(config.log.every) || step == 1 || final) {
+      now = trainer.numbers();  // the only wait
+      run.metrics(fmt::format("{{\"step\":{},\"tokens\":{},\"loss\":{},\"norm\":{},\"lr\":{}}}", step, step * per_step, json_number(now.loss),
+                              json_number(now.norm), json_number(now.lr)));
+      run.timings(fmt::format("{{\"step\":{},\"unix_time\":{},\"seconds\":{:.3f},\"tokens_per_second\":{:.1f},\"resident_bytes\":{}}}", step,
+                              std::time(nullptr), progress.seconds(), progress.tokens_per_second(), peak_resident_bytes()));
+      progress.logged(now);
+      if (trainer.diverged()) {
+        progress.finish();
+        fail(Exit::diverged, "train: {} steps in a row were not finite (now at step {}); no weight has changed since; the first bad tensor: {}; "
+             "lower optimizer.lr, or warm up longer", config.guard.max_bad_steps, step, trainer.first_bad());
+      }
+      trainer.looked();
+    }
+    if (due(config.eval.every) || (final && config.eval.every > 0)) evaluate_now(trainer, run, progress, evaluation);
+    const int signal = stop.received();
+    if (due(config.checkpoint.every) || final || signal) trainer.save(run.checkpoints(), int64_t(run.settle_metrics()));
+    if (signal && !final) {
+      progress.finish();
+      fail(Exit::checkpointed, "train: stopped by signal {} after step {}; the checkpoint is in {}; --resume continues", signal, step,
+           run.checkpoints().string());
+    }
+  }
+  progress.finish();
+  if (common.json)
+    fmt::print("{}\n", nlohmann::ordered_json{{"run", run.dir().string()}, {"steps", steps}, {"parameters", trainer.model.parameter_count()},
+                                              {"tokens_per_second", progress.tokens_per_second()}, {"seconds", progress.seconds()},
+                                              {"loss", now.step ? nlohmann::ordered_json(now.loss) : nullptr},
+                                              {"resident_bytes", peak_resident_bytes()}}.dump());
+  return 0;
+}
+
+}  // namespace
+
+void train_command(CLI::App& program, Common& common) {
+  auto o = std::make_shared<Options>();
+  CLI::App& app = *program.add_subcommand("train", "Trains a model; Ctrl-C saves, --resume goes on bit for bit");
+  config_options(app, o->config);
+  app.add_flag("--resume", o->resume, "Continue the run in run.dir from its newest checkpoint, or begin it");
+  app.add_flag("--dry-run", o->dry_run, "Print configuration, parameters, memory and FLOPs; touch nothing");
+  app.callback([=, &common] { common.chosen = [=, &common] { return train(*o, common); }; });
+}
+
+}  // namespace taper
