@@ -52,7 +52,10 @@ trap cleanup EXIT
 
 if [ ! -x "$directory/usr/bin/apt-get" ]; then
   echo "clean_machine: $suite into $directory"
-  debootstrap --variant=minbase --components="$components" --include=ca-certificates,git "$suite" "$directory" "$mirror" \
+  # debootstrap before noble's time knows its older sisters, which are installed in the same way.
+  script=/usr/share/debootstrap/scripts/$suite
+  if [ ! -e "$script" ] && [ "$distribution" = ubuntu ]; then script=/usr/share/debootstrap/scripts/jammy; fi
+  debootstrap --variant=minbase --components="$components" --include=ca-certificates,git "$suite" "$directory" "$mirror" "$script" \
     > "$directory.log" 2>&1 || { tail -20 "$directory.log" >&2; exit 1; }
   rm -f "$directory.log"
 fi

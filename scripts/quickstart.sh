@@ -43,18 +43,44 @@ scripts/build.sh build taper
 built=$SECONDS
 taper=build/taper
 data=$directory/data
-field() { sed -n "s/.*\"$1\": *\([-0-9.e+]*\).*/\1/p" | head -1; }  # one number out of a JSON line
+models=(mamba2 mamba2_post)
+numbers() { grep -o "\"$1\":[-0-9.e+]*" "$2" | cut -d: -f2; }  # the values of a key, in a file of JSON
 
 echo
 echo "== text into tokens"
-"$taper" prepare "${corpus[@]}" --out "$data"
+mkdir -p "$directory"
+"$taper" prepare "${corpus[@]}" --out "$data" --json > "$directory/prepare.json"
+echo "training and held-out bytes: $(numbers bytes "$directory/prepare.json" | paste -sd ' ')"
 
-lengths=(--set data.train="$data" --set data.validation="$data")
-[ -z "$steps" ] || lengths+=(--set train.steps="$steps")
-for model in mamba2 mamba2_post; do
+for model in "${models[@]}"; do
   echo
   echo "== train $model"
   post=false
   [ "$model" = mamba2 ] || post=true
-  "$taper" train configs/quickstart.toml --set run.dir="$directory/$model" --set model.post=$post "${lengths[@]}"
+  "$taper" --json train configs/quickstart.toml --set run.dir="$directory/$model" --set model.post=$post \
+    --set data.train="$data" --set data.validation="$data" ${steps:+--set train.steps="$steps"} > "$directory/$model.train.json"
 done
+
+length=$(sed -n 's/^sequence = //p' "$directory/mamba2/config.toml")
+for model in "${models[@]}"; do
+  "$taper" --json eval "$directory/$model" --length "$length" --length $((4 * length)) > "$directory/$model.eval.json"
+  echo
+  echo "== $model: what the heads learned (time constants in tokens, exponents of the taper)"
+  "$taper" info "$directory/$model" | grep '^layer '
+  echo
+  echo "== $model: a sample"
+  "$taper" generate "$directory/$model" --prompt "The " --tokens 300 --temperature 0.8 --seed 1
+  echo
+done
+
+row() { printf '%-44s %12s %12s\n' "$@"; }
+bits() { numbers bits_per_byte "$directory/$1.eval.json" | sed -n "$2p" | cut -c1-6; }
+echo
+row "" Mamba-2 "Mamba-2+PoST"
+row "held-out bits per byte, windows of $length" "$(bits mamba2 1)" "$(bits mamba2_post 1)"
+row "held-out bits per byte, windows of $((4 * length)) (4x)" "$(bits mamba2 2)" "$(bits mamba2_post 2)"
+unigram=$(numbers unigram_bits_per_byte "$directory/prepare.json" | cut -c1-6)
+row "unigram entropy of the bytes, to compare" "$unigram" "$unigram"
+row "training tokens per second" $(for model in "${models[@]}"; do numbers tokens_per_second "$directory/$model.train.json" | cut -d. -f1; done)
+echo
+echo "quickstart: done in $SECONDS s, $built of them building; the runs are in $directory"
