@@ -1,0 +1,112 @@
+// binary: four functions, each with b as large as a, as a's tail, and as a scalar.
+#include <functional>
+
+#include "tests/support/expect.h"
+#include "tests/support/op_case.h"
+
+namespace taper::test {
+namespace {
+
+using Op2 = std::function<Var(const Var&, const Var&)>;
+
+struct Function {
+  const char* name;
+  Op2 op;
+  Fill fill_b = normal();
+};
+
+const std::vector<Function>& functions() {
+  static const std::vector<Function> list = {
+      {"add", [](const Var& a, const Var& b) { return add(a, b); }},
+      {"subtract", [](const Var& a, const Var& b) { return subtract(a, b); }},
+      {"multiply", [](const Var& a, const Var& b) { return multiply(a, b); }},
+      {"divide", [](const Var& a, const Var& b) { return divide(a, b); }, uniform(0.5, 3)},
+  };
+  return list;
+}
+
+Example example(const Function& f, const Shape& a, const Shape& b) {
+  return {.name = fmt::format("{} {} {}", f.name, a.text(), b.text()),
+          .inputs = {{.edge = "a", .shape = a}, {.edge = "b", .shape = b, .fill = f.fill_b}},
+          .build = [op = f.op](const std::vector<Var>& in, const Packing&) { return std::vector{op(in[0], in[1])}; }};
+}
+
+std::vector<Example> examples() {
+  const std::pair<Shape, Shape> shapes[] = {{{}, {}},          {{7}, {7}},       {{3, 5}, {3, 5}}, {{3, 5}, {5}},
+                                            {{2, 3, 5}, {3, 5}}, {{4, 9}, {}}, {{6, 1}, {1}},   {{300, 70}, {70}}};
+  std::vector<Example> all;
+  for (const Function& f : functions())
+    for (const auto& [a, b] : shapes) all.push_back(example(f, a, b));
+  return all;
+}
+
+std::vector<Bench> benches() {
+  std::vector<Bench> all;
+  const double n = 2048.0 * 1536;
+  for (const Shape& b : {Shape{2048, 1536}, Shape{1536}, Shape{}})
+    all.push_back({.example = example(functions()[2], {2048, 1536}, b),
+                   .forward_flops = n,
+                   .forward_bytes = 8 * n + 4 * double(b.numel()),
+                   .backward_flops = 3 * n,
+                   .backward_bytes = 12 * n + 8 * double(b.numel())});
+  return all;
+}
+
+// Both edges may come from one leaf, and the sum must hold both parts.
+void a_value_may_meet_itself() {
+  Device& cpu = open_device("cpu");
+  Tape tape;
+  const Var x = tape.leaf("x", from_doubles(cpu, {2}, Dtype::f64, {{3, -2}}));
+  const Tensor one = full(cpu, {2}, Dtype::f64, 1);
+  expect(to_doubles(backward(multiply(x, x), one).at("x")) == std::vector<double>{6, -4}, "d(x x) must be 2x");
+  Tape other;
+  const Var y = other.leaf("y", from_doubles(cpu, {2}, Dtype::f64, {{3, -2}}));
+  expect(to_doubles(backward(subtract(y, y), one).at("y")) == std::vector<double>{0, 0}, "d(y - y) must be 0");
+}
+
+// The sum over 100000 rows of 1 + 2^-20 would drift in f32.
+void broadcast_sums_do_not_drift() {
+  Device& cpu = open_device("cpu");
+  for (const Shape& tail : {Shape{3}, Shape{}}) {
+    Tape tape;
+    const int64_t rows = 100000;
+    const Var b = tape.leaf("b", zeros(cpu, tail, Dtype::f32));
+    const Var y = add(constant(zeros(cpu, {rows, 3}, Dtype::f32)), b);
+    const Tensor d = backward(y, full(cpu, {rows, 3}, Dtype::f32, 1 + 0x1p-20)).at("b");
+    const double want = double(float((1 + 0x1p-20) * double(rows) * 3 / double(d.numel())));
+    for (double v : to_doubles(d)) expect(v == want, "want {}; got {}", want, v);
+  }
+}
+
+void bf16_is_computed_in_f32() {
+  Device& cpu = open_device("cpu");
+  const Var a = constant(from_doubles(cpu, {2}, Dtype::bf16, {{256, 1}}));
+  const Var b = constant(from_doubles(cpu, {2}, Dtype::bf16, {{3, 3}}));
+  const auto y = to_doubles(divide(a, b).value);
+  expect(y[0] == float(bf16(256.0f / 3)) && y[1] == float(bf16(1.0f / 3)), "got {} and {}", y[0], y[1]);
+}
+
+void refuses_what_does_not_broadcast() {
+  Device& cpu = open_device("cpu");
+  auto of = [&](const Shape& shape, Dtype t = Dtype::f32) { return constant(zeros(cpu, shape, t)); };
+  expect_error([&] { add(of({2, 3}), of({2})); },
+               "add: b must have a's shape [2,3], its last dimensions, or be a scalar []; got [2]");
+  expect_error([&] { multiply(of({3}), of({2, 3})); },
+               "multiply: b must have a's shape [3], its last dimensions, or be a scalar []; got [2,3]");
+  expect_error([&] { divide(of({3}), of({3}, Dtype::f64)); },
+               "divide: a and b must have one dtype; got f32 and f64; cast one of them");
+}
+
+const RegisterCase registered{{
+    .room = "binary",
+    .ops = {"add", "subtract", "multiply", "divide"},
+    .examples = examples(),
+    .bench = benches(),
+    .checks = {{"a value may meet itself", a_value_may_meet_itself},
+               {"broadcast sums do not drift", broadcast_sums_do_not_drift},
+               {"bf16 is computed in f32", bf16_is_computed_in_f32},
+               {"refuses what does not broadcast", refuses_what_does_not_broadcast}},
+}};
+
+}  // namespace
+}  // namespace taper::test
