@@ -1,8 +1,8 @@
 // Scratch: a fresh directory for a test, and the assertion that an error has a code and a text.
 #pragma once
 #include <doctest/doctest.h>
-#include <stdlib.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <iterator>
