@@ -158,7 +158,7 @@ class Preparation {
     validation.finish();
     report.train = train.report;
     report.validation = validation.report;
-    report.split_by_hash = by_hash;
+    if (!by_hash) report.note = "few documents: the last part of each is the validation split";
     if (now.documents > 0)
       report.unigram_bits_per_byte =
           unigram_bits(train.counts, validation.report.bytes > 0 ? validation.counts : train.counts);

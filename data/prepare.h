@@ -33,7 +33,7 @@ struct PrepareReport {
   };
   Split train, validation;
   int64_t files = 0, skipped_files = 0;  // read; not text
-  bool split_by_hash = true;             // false: too few documents, the last part of each is validation
+  std::string note;  // how the corpus was split, where it was too small to be split by hash; else empty
   // Of the validation bytes (train, where there are none) under the train split's byte counts, each
   // raised by one: what a model that knows only how often each byte occurs would reach.
   double unigram_bits_per_byte = 0;
