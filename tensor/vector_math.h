@@ -39,13 +39,12 @@ HOST_DEVICE inline float exp(float x) {
 }
 
 namespace detail {
-// log(u) + c for u > 0 and a correction c far smaller than log(u) or, where u is 1, any c.
+// log(u) + c for a normal u > 0 and a correction c far smaller than log(u) or, where u is 1, any c.
 HOST_DEVICE inline float log_plus(float u, float c) {
   constexpr uint32_t sqrt_half = 0x3f3504f3u;
   constexpr float ln2_high = 0x1.62ep-1f, ln2_low = 0x1.0bfbe8p-15f;
-  const bool denormal = u < 0x1p-126f;  // its exponent field says nothing: scale it first
-  const uint32_t bits = std::bit_cast<uint32_t>(u * (denormal ? 0x1p23f : 1.0f)) - sqrt_half;
-  const float k = float(int32_t(bits) >> 23) - (denormal ? 23.0f : 0.0f);
+  const uint32_t bits = std::bit_cast<uint32_t>(u) - sqrt_half;
+  const float k = float(int32_t(bits) >> 23);
   const float f = std::bit_cast<float>((bits & 0x7fffffu) + sqrt_half) - 1;  // u = 2^k (1 + f), f in [-.3, .42]
   // log(1 + f) = 2s + s^3 (2/3 + 2/5 s^2 + ...), s = f / (2 + f); written so that f itself is not rounded.
   const float s = f / (2 + f), z = s * s;
@@ -57,7 +56,10 @@ HOST_DEVICE inline float log_plus(float u, float c) {
 
 HOST_DEVICE inline float log(float x) {
   constexpr float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
-  const float y = detail::log_plus(x, 0);
+  // A denormal's exponent field says nothing: times 2^23, and 23 ln 2 comes off again. (A second ?: here
+  // would make GCC compute both paths.)
+  const float up = x < 0x1p-126f ? 0x1p23f : 1.0f;
+  const float y = detail::log_plus(x * up, 0) - (up - 1) * (0x1.fe2804p+3f / (0x1p23f - 1));
   const float finite = x < inf ? y : x;  // inf, and NaN stays NaN
   const float positive = x == 0 ? -inf : finite;
   return x < 0 ? nan : positive;
