@@ -37,6 +37,29 @@ uint64_t tables_sum(const std::vector<uint64_t>& blocks, const std::vector<uint6
   return checksum(documents.data(), documents.size() * sizeof(uint64_t), first);
 }
 
+// Tokens as they lie in a file, and back.
+template <class U>
+void narrow(std::span<const int32_t> tokens, char* raw) {
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const U u = U(tokens[i]);
+    std::memcpy(raw + i * sizeof u, &u, sizeof u);
+  }
+}
+template <class U>
+void widen(const char* raw, std::span<int32_t> tokens) {
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    U u;
+    std::memcpy(&u, raw + i * sizeof u, sizeof u);
+    tokens[i] = int32_t(u);
+  }
+}
+
+// The first token outside the vocabulary; tokens.end() where there is none.
+template <class Tokens>
+auto outside(const Tokens& tokens, int64_t vocab) {
+  return std::find_if(tokens.begin(), tokens.end(), [n = uint32_t(vocab)](int32_t t) { return uint32_t(t) >= n; });
+}
+
 }  // namespace
 
 std::string shard_name(const std::string& split, int64_t index) { return fmt::format("{}-{:05}.shard", split, index); }
@@ -48,30 +71,34 @@ ShardWriter::ShardWriter(const Path& path, const Tokenizer& tokenizer, int64_t i
         "shard: a tokenizer's identity has 1 to 64 bytes; got '{}'", identity_);
   const Header empty{};
   file_.write(&empty, sizeof empty);
-  raw_.reserve(block_bytes);
 }
 
 void ShardWriter::begin_document() { documents_.push_back(uint64_t(tokens_)); }
 
 void ShardWriter::append(std::span<const int32_t> tokens) {
-  for (const int32_t token : tokens) {
-    check(0 <= token && token < vocab_, "shard: tokens must lie in [0,{}); got {}", vocab_, token);
-    const char* bytes = reinterpret_cast<const char*>(&token);
-    raw_.insert(raw_.end(), bytes, bytes + width_);
-    ++tokens_;
-    if (raw_.size() == block_bytes) flush();
+  const auto bad = outside(tokens, vocab_);
+  check(bad == tokens.end(), "shard: tokens must lie in [0,{}); got {}", vocab_, bad == tokens.end() ? 0 : *bad);
+  const size_t block_tokens = block_bytes / size_t(width_);
+  tokens_ += int64_t(tokens.size());
+  while (!tokens.empty()) {
+    const size_t n = std::min(tokens.size(), block_tokens - block_.size());
+    block_.insert(block_.end(), tokens.begin(), tokens.begin() + int64_t(n));
+    tokens = tokens.subspan(n);
+    if (block_.size() == block_tokens) flush();
   }
 }
 
 void ShardWriter::flush() {
-  if (raw_.empty()) return;
+  if (block_.empty()) return;
+  raw_.resize(block_.size() * size_t(width_));
+  width_ == 2 ? narrow<uint16_t>(block_, raw_.data()) : narrow<uint32_t>(block_, raw_.data());
   packed_.resize(ZSTD_compressBound(raw_.size()));
   const size_t n = ZSTD_compress(packed_.data(), packed_.size(), raw_.data(), raw_.size(), compression_level);
   check(!ZSTD_isError(n), "shard: compression failed: {}", ZSTD_getErrorName(n));
   const uint64_t number = blocks_.size() / 3;
   blocks_.insert(blocks_.end(), {file_.written(), n, checksum(packed_.data(), n, number)});
   file_.write(packed_.data(), n);
-  raw_.clear();
+  block_.clear();
 }
 
 void ShardWriter::finish(bool last) {
@@ -176,13 +203,10 @@ const std::vector<int32_t>& ShardReader::block(int64_t i) const {
   check(!ZSTD_isError(n) && n == raw.size(), Exit::bad_data, "{}: block {} does not unpack to {} tokens", name, i,
         count);
   std::vector<int32_t> tokens(static_cast<size_t>(count));
-  for (int64_t t = 0; t < count; ++t) {
-    uint32_t token = 0;
-    std::memcpy(&token, &raw[size_t(t * width_)], size_t(width_));
-    check(token < info_.vocab, Exit::bad_data, "{}: token {} at position {} is outside the vocabulary of {}", name,
-          token, i * block_tokens_ + t, info_.vocab);
-    tokens[size_t(t)] = int32_t(token);
-  }
+  width_ == 2 ? widen<uint16_t>(raw.data(), tokens) : widen<uint32_t>(raw.data(), tokens);
+  const auto bad = outside(tokens, info_.vocab);
+  check(bad == tokens.end(), Exit::bad_data, "{}: token {} at position {} is outside the vocabulary of {}", name,
+        bad == tokens.end() ? 0 : uint32_t(*bad), i * block_tokens_ + (bad - tokens.begin()), info_.vocab);
   return cache_->insert(key, std::move(tokens));
 }
 

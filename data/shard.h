@@ -52,7 +52,8 @@ class ShardWriter {
   FileWriter file_;
   std::string identity_;
   int64_t vocab_, index_, width_, tokens_ = 0;
-  std::vector<char> raw_, packed_;
+  std::vector<int32_t> block_;
+  std::vector<char> raw_, packed_;            // the block as it lies in the file
   std::vector<uint64_t> blocks_, documents_;  // the tables
 };
 
