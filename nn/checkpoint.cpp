@@ -51,8 +51,8 @@ void check_finite(const Tensor& t, const std::string& who) {
   visit<float, double, bf16>("load", t.dtype(), [&]<class T>() {
     each_piece<T>(t, [&](const T* x, int64_t at, int64_t count) {
       for (int64_t i = 0; i < count; ++i)
-        check(std::isfinite(Acc<T>(x[i])), Exit::bad_data, "{}: finite values are wanted; element {} is {}", who, at + i,
-              double(Acc<T>(x[i])));
+        check(std::isfinite(Acc<T>(x[i])), Exit::bad_data, "{}: finite values are wanted; element {} is {}", who,
+              at + i, double(Acc<T>(x[i])));
     });
   });
 }
@@ -204,7 +204,8 @@ Checkpoint open_checkpoint(const Path& path) {
           file.string(), entry["bytes"].get<uint64_t>(), bytes);
     const std::string sum = checksum_text(checksum_file(file));
     check(sum == entry["xxh3"].get<std::string>(), Exit::bad_data,
-          "{}: checksum {} is wanted; got {}; the file is damaged", file.string(), entry["xxh3"].get<std::string>(), sum);
+          "{}: checksum {} is wanted; got {}; the file is damaged", file.string(), entry["xxh3"].get<std::string>(),
+          sum);
   }
   Checkpoint c{path, manifest["step"].get<int64_t>(), read_file(path / state_file), {}};
   for (const auto& [key, value] : manifest["values"].items()) c.values[key] = value.get<int64_t>();

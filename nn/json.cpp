@@ -54,8 +54,8 @@ class Judge final : public nlohmann::json_sax<nlohmann::json> {
 
 void check_json_object(std::string_view text, const std::string& who) {
   const size_t first = text.find_first_not_of(" \t\r\n");
-  check(first != text.npos && text[first] == '{', Exit::bad_data, "{}: a JSON object is wanted; it does not begin with {{",
-        who);
+  check(first != text.npos && text[first] == '{', Exit::bad_data,
+        "{}: a JSON object is wanted; it does not begin with {{", who);
   // The parser takes a zero byte for the end of the text and would pass over what follows it.
   const size_t zero = text.find('\0');
   check(zero == text.npos, Exit::bad_data, "{}: valid JSON is wanted; byte {} is zero", who, zero + 1);

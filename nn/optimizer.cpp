@@ -22,8 +22,8 @@ void Gradients::add(const std::string& name, const Tensor& d) {
   const auto found = index_.find(name);
   check(found != index_.end(), "gradients: '{}' is not a trainable parameter", name);
   const Tensor& value = parameters_[found->second]->value;
-  check(d.shape() == value.shape() && d.dtype() == value.dtype(), "gradients: '{}' is {} {}; its gradient is {} {}", name,
-        taper::name(value.dtype()), value.shape().text(), taper::name(d.dtype()), d.shape().text());
+  check(d.shape() == value.shape() && d.dtype() == value.dtype(), "gradients: '{}' is {} {}; its gradient is {} {}",
+        name, taper::name(value.dtype()), value.shape().text(), taper::name(d.dtype()), d.shape().text());
   Tensor& sum = sums_[found->second];
   if (!sum) {
     sum = d;
@@ -39,7 +39,8 @@ void Gradients::clear() {
 
 const std::vector<Tensor>& Gradients::complete() const {
   for (size_t i = 0; i < sums_.size(); ++i)
-    check(bool(sums_[i]), "gradients: parameter '{}' has no gradient: the loss does not depend on it; freeze it or use it",
+    check(bool(sums_[i]),
+          "gradients: parameter '{}' has no gradient: the loss does not depend on it; freeze it or use it",
           parameters_[i]->name);
   return sums_;
 }

@@ -55,7 +55,8 @@ float from_half(uint16_t h) {
 SafetensorsFile::SafetensorsFile(const Path& path) : file_(path) {
   const std::string who = path.string();
   uint64_t length = 0;
-  check(file_.size() >= 8, Exit::bad_data, "{}: a safetensors header is wanted; the file has {} bytes", who, file_.size());
+  check(file_.size() >= 8, Exit::bad_data, "{}: a safetensors header is wanted; the file has {} bytes", who,
+        file_.size());
   file_.read(0, &length, 8);
   check(length <= longest_header, Exit::bad_data, "{}: the header must have at most {} bytes; it claims {}", who,
         longest_header, length);
@@ -85,12 +86,13 @@ SafetensorsFile::SafetensorsFile(const Path& path) : file_(path) {
   std::sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   uint64_t end = 0;
   for (const auto& [range, name] : order) {
-    check(range.first == end, Exit::bad_data, "{}: tensor {}: data must begin at byte {}, where the last one ends; got {}",
-          who, shown(*name), end, range.first);
+    check(range.first == end, Exit::bad_data,
+          "{}: tensor {}: data must begin at byte {}, where the last one ends; got {}", who, shown(*name), end,
+          range.first);
     end = range.second;
   }
-  check(end == file_.size() - data_, Exit::bad_data, "{}: the tensors describe {} bytes of data; the file holds {}", who,
-        end, file_.size() - data_);
+  check(end == file_.size() - data_, Exit::bad_data, "{}: the tensors describe {} bytes of data; the file holds {}",
+        who, end, file_.size() - data_);
 }
 
 // `entry` is a nlohmann::json, which headers do not know.

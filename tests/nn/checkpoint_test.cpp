@@ -3,7 +3,6 @@
 
 #include <cerrno>
 #include <cmath>
-#include <fstream>
 
 #include "nn/safetensors.h"
 #include "tests/nn/support.h"
@@ -51,12 +50,11 @@ std::vector<std::string> listed(const Path& directory) {
   return names;
 }
 
-void put(const Path& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
-
 void change_manifest_sums(const Path& checkpoint) {  // as somebody would who edits a file and its manifest
   const std::string text = read_file(checkpoint / "manifest.json");
   const size_t at = text.find("\"xxh3\": \"") + 9;
-  put(checkpoint / "manifest.json", text.substr(0, at) + checksum_text(checksum_file(checkpoint / files[0])) + text.substr(at + 16));
+  put(checkpoint / "manifest.json",
+      text.substr(0, at) + checksum_text(checksum_file(checkpoint / files[0])) + text.substr(at + 16));
 }
 
 }  // namespace
@@ -86,7 +84,8 @@ TEST_CASE("equal contents give equal bytes") {
   Training a, b;
   a.save(dir / "a", 7);
   b.save(dir / "b", 7);
-  for (const char* file : files) CHECK(read_file(dir / "a/step-000007" / file) == read_file(dir / "b/step-000007" / file));
+  for (const char* file : files)
+    CHECK(read_file(dir / "a/step-000007" / file) == read_file(dir / "b/step-000007" / file));
 }
 
 TEST_CASE("the two newest are kept, one of the same step is replaced, strangers are left alone") {
@@ -119,7 +118,8 @@ TEST_CASE("any flipped bit, cut or missing file is found and named") {
   a.save(dir.path, 100);
   a.save(dir.path, 200);
   const Path newest = dir / "step-000200";
-  const std::string advice = "; " + (dir / "step-000100").string() + " is intact: to go on from it, remove " + newest.string();
+  const std::string advice =
+      "; " + (dir / "step-000100").string() + " is intact: to go on from it, remove " + newest.string();
   const Random random(3, "flips");
   for (const char* file : files) {
     const std::string name = (newest / file).string(), good = read_file(newest / file);
@@ -144,8 +144,11 @@ TEST_CASE("any flipped bit, cut or missing file is found and named") {
   CHECK(open_checkpoint(newest).step == 200);
   put(dir / "step-000100/state.json", "{}");
   put(newest / "state.json", "{}");
-  expect_error(Exit::bad_data, "state.json: 14 bytes are wanted; the file has 2; no older checkpoint is intact: to begin again, remove " +
-               dir.path.string(), [&] { latest_checkpoint(dir.path); });
+  expect_error(
+      Exit::bad_data,
+      "state.json: 14 bytes are wanted; the file has 2; no older checkpoint is intact: to begin again, remove " +
+          dir.path.string(),
+      [&] { latest_checkpoint(dir.path); });
   expect_error(Exit::no_input, "step-000300: no such checkpoint", [&] { open_checkpoint(dir / "step-000300"); });
 }
 
@@ -155,12 +158,15 @@ TEST_CASE("a manifest must be one") {
   a.save(dir.path, 1);
   const Path path = dir / "step-000001", manifest = path / "manifest.json";
   put(manifest, "{\"step\": 1, \"step\": 2}");
-  expect_error(Exit::bad_data, manifest.string() + ": the JSON key \"step\" must appear once", [&] { open_checkpoint(path); });
+  expect_error(Exit::bad_data, manifest.string() + ": the JSON key \"step\" must appear once",
+               [&] { open_checkpoint(path); });
   put(manifest, "[]");
   expect_error(Exit::bad_data, manifest.string() + ": a JSON object is wanted", [&] { open_checkpoint(path); });
   const std::string body = "{\n  \"format\": 2\n}";
-  put(manifest, "{\n  \"checksum\": \"" + checksum_text(checksum(body.data(), body.size())) + "\",\n  \"format\": 2\n}\n");
-  expect_error(Exit::bad_data, manifest.string() + ": a manifest of format 1 is wanted", [&] { open_checkpoint(path); });
+  put(manifest,
+      "{\n  \"checksum\": \"" + checksum_text(checksum(body.data(), body.size())) + "\",\n  \"format\": 2\n}\n");
+  expect_error(Exit::bad_data, manifest.string() + ": a manifest of format 1 is wanted",
+               [&] { open_checkpoint(path); });
   expect_error(Exit::bad_data, "checkpoint: state: a JSON object is wanted", [&] {
     save_checkpoint(dir.path, {2, a.all, a.optimizer, "17", {}}, 2);
   });
@@ -174,7 +180,11 @@ TEST_CASE("whatever call fails while saving, the older checkpoint loads and the 
   a.step(1);
   const std::string fresh = a.bytes();
   int failures = 0;
-  for (const auto& [call, error] : {std::pair<std::string, int>{"open", EMFILE}, {"write", ENOSPC}, {"fsync", EIO}, {"rename", EIO}, {"read", EIO}}) {
+  for (const auto& [call, error] : {std::pair<std::string, int>{"open", EMFILE},
+                                    {"write", ENOSPC},
+                                    {"fsync", EIO},
+                                    {"rename", EIO},
+                                    {"read", EIO}}) {
     bool failed = true;
     for (int64_t nth = 1; failed; ++nth) {
       REQUIRE(nth < 200);
@@ -228,8 +238,10 @@ TEST_CASE("tensors that are missing, surplus, misshapen or not finite are named"
   with({e, s}, "tensor \"layers.0.mixer.dt_bias\" is missing");
   with({e, s, f, {"x", drawn({2}, Dtype::f32, 1)}, {"y", drawn({2}, Dtype::f32, 1)}},
        "tensor 'x' is not part of this model (2 such tensors)");
-  with({e, s, {f.first, drawn({2, 2}, Dtype::f32, 1)}}, "tensor 'layers.0.mixer.dt_bias': shape must be [4]; got [2,2]");
-  with({e, s, {f.first, drawn({1, 4}, Dtype::f32, 1)}}, "tensor 'layers.0.mixer.dt_bias': shape must be [4]; got [1,4]");
+  with({e, s, {f.first, drawn({2, 2}, Dtype::f32, 1)}},
+       "tensor 'layers.0.mixer.dt_bias': shape must be [4]; got [2,2]");
+  with({e, s, {f.first, drawn({1, 4}, Dtype::f32, 1)}},
+       "tensor 'layers.0.mixer.dt_bias': shape must be [4]; got [1,4]");
   with({e, s, {f.first, from_host<int32_t>(cpu(), {4}, std::vector<int32_t>(4))}},
        "tensor 'layers.0.mixer.dt_bias': dtype must be a float; got I32");
   for (double bad : {double(NAN), double(INFINITY), -double(INFINITY)})
@@ -247,10 +259,13 @@ TEST_CASE("a NaN behind good checksums is still found") {
   write_safetensors(model, {{"embedding.weight", full(cpu(), {5, 3}, Dtype::f32, NAN)},
                             {"layers.0.mixer.A_log_base", drawn({}, Dtype::f32, 2)},
                             {"layers.0.mixer.dt_bias", drawn({4}, Dtype::f32, 3)}});
-  expect_error(Exit::bad_data, model.string() + ": tensor 'embedding.weight': finite values are wanted; element 0 is nan",
-               [&] { load_checkpoint({dir / "step-000001", 1, "{}", {}}, b.all, b.optimizer); });
+  expect_error(Exit::bad_data,
+               model.string() + ": tensor 'embedding.weight': finite values are wanted; element 0 is nan", [&] {
+                 load_checkpoint({dir / "step-000001", 1, "{}", {}}, b.all, b.optimizer);
+               });
   change_manifest_sums(dir / "step-000001");  // a hand-edited manifest fails by its own checksum
-  expect_error(Exit::bad_data, "manifest.json: its checksum does not match", [&] { open_checkpoint(dir / "step-000001"); });
+  expect_error(Exit::bad_data, "manifest.json: its checksum does not match",
+               [&] { open_checkpoint(dir / "step-000001"); });
 }
 
 TEST_CASE("a model file: the specification's layout, dtypes converted, a tied head tolerated if it is tied") {
@@ -259,7 +274,8 @@ TEST_CASE("a model file: the specification's layout, dtypes converted, a tied he
   save_model(dir / "m", a.all);
   const SafetensorsFile file(dir / "m");
   CHECK(file.metadata() == std::map<std::string, std::string>{{"format", "pt"}});
-  CHECK(file.names() == std::vector<std::string>{"embedding.weight", "layers.0.mixer.A_log_base", "layers.0.mixer.dt_bias"});
+  CHECK(file.names() ==
+        std::vector<std::string>{"embedding.weight", "layers.0.mixer.A_log_base", "layers.0.mixer.dt_bias"});
   for (const std::string& name : file.names()) CHECK(file.info(name).dtype == "F32");
   CHECK(file.info("layers.0.mixer.A_log_base").shape == Shape{});
   load_model(dir / "m", b.all);
@@ -274,7 +290,8 @@ TEST_CASE("a model file: the specification's layout, dtypes converted, a tied he
     load_model(dir / "tied", b.all);
     tied.back().second = drawn({5, 3}, Dtype::f32, 50);
     write_safetensors(dir / "untied", tied);
-    expect_error(Exit::bad_data, std::string("tensor '") + head + "' must equal 'embedding.weight' (the head is tied); it differs",
+    expect_error(Exit::bad_data,
+                 std::string("tensor '") + head + "' must equal 'embedding.weight' (the head is tied); it differs",
                  [&] { load_model(dir / "untied", b.all); });
   }
 

@@ -195,5 +195,6 @@ TEST_CASE("a plan counts the moments and runs nothing") {
 TEST_CASE("an optimizer wants something to train") {
   Parameter p;
   p.name = "w", p.value = zeros(cpu(), {2}, Dtype::f32), p.trainable = false;
-  expect_error(Exit::internal, "adamw: at least one trainable parameter is wanted; got none of 1", [&] { AdamW({}, {&p}); });
+  expect_error(Exit::internal, "adamw: at least one trainable parameter is wanted; got none of 1",
+               [&] { AdamW({}, {&p}); });
 }

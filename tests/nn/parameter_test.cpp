@@ -44,7 +44,8 @@ TEST_CASE("a frozen parameter is a constant, a trainable one is one leaf") {
   CHECK(tape.find_leaf("w") == a.node);
   p.trainable = false;
   CHECK_FALSE(leaf(tape, p).tracked());
-  expect_error(Exit::internal, "parameter: a leaf wants a name and a value; got name ''", [&] { leaf(tape, Parameter{}); });
+  expect_error(Exit::internal, "parameter: a leaf wants a name and a value; got name ''",
+               [&] { leaf(tape, Parameter{}); });
 }
 
 TEST_CASE("names nest") {
@@ -55,7 +56,9 @@ TEST_CASE("names nest") {
 
 TEST_CASE("initial values depend on seed and name, not on order, dtype or threads") {
   const Init init(42, cpu(), Dtype::f32);
-  const auto make = [&](const Init& i, const char* name) { return bytes_of(i.make(name, {3, 5000}, fill_normal(0.02)).value); };
+  const auto make = [&](const Init& i, const char* name) {
+    return bytes_of(i.make(name, {3, 5000}, fill_normal(0.02)).value);
+  };
   const std::string first = make(init, "a");
   CHECK(make(init, "b") != first);
   CHECK(make(init, "a") == first);
@@ -68,7 +71,8 @@ TEST_CASE("initial values depend on seed and name, not on order, dtype or thread
   }
   set_thread_count(before);
   // The f32 values are the f64 ones, rounded.
-  const std::vector<double> exact = to_doubles(Init(42, cpu(), Dtype::f64).make("a", {3, 5000}, fill_normal(0.02)).value);
+  const std::vector<double> exact =
+      to_doubles(Init(42, cpu(), Dtype::f64).make("a", {3, 5000}, fill_normal(0.02)).value);
   CHECK(bytes_of(from_doubles(cpu(), {3, 5000}, Dtype::f32, exact)) == first);
 }
 
@@ -93,7 +97,8 @@ TEST_CASE("fills have the moments they promise") {
 }
 
 TEST_CASE("every element is drawn from its own index, across pieces") {
-  const Parameter p = Init(5, cpu(), Dtype::f64).make("i", {(1 << 20) + 7}, [](const Random&, uint64_t i) { return double(i); });
+  const Parameter p =
+      Init(5, cpu(), Dtype::f64).make("i", {(1 << 20) + 7}, [](const Random&, uint64_t i) { return double(i); });
   const std::vector<double> x = to_doubles(p.value);
   bool all = true;
   for (size_t i = 0; i < x.size(); ++i) all = all && x[i] == double(i);

@@ -1,9 +1,8 @@
-// safetensors: each rule by a handmade file, thousands of damaged headers, and round trips to the byte.
+// safetensors: each rule by a handmade file, and round trips to the byte.
 #include "nn/safetensors.h"
 
 #include <cmath>
 #include <cstring>
-#include <fstream>
 
 #include "tests/nn/support.h"
 
@@ -12,13 +11,6 @@ using namespace taper;
 namespace {
 
 Device& cpu() { return open_device("cpu"); }
-
-void put(const Path& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
-
-std::string file_of(const std::string& header, const std::string& data) {
-  const uint64_t length = header.size();
-  return std::string(reinterpret_cast<const char*>(&length), 8) + header + data;
-}
 
 struct Case {
   const Scratch dir;
@@ -65,8 +57,14 @@ TEST_CASE("what the format allows is accepted") {
   CHECK(c.open(entry("F32", "[]", "[0,4]"), "xxxx").read("a", cpu()).shape() == Shape{});
   CHECK(c.open(entry("F32", "[3,0,2]", "[0,0]"), "").read("a", cpu()).shape() == Shape{3, 0, 2});
   CHECK(c.open(entry("F4", "[2]", "[0,1]"), "x").info("a").dtype == "F4");
-  CHECK(c.open(R"({"a":{"dtype":"I32","shape":[0],"data_offsets":[4,4]},"b":{"dtype":"I32","shape":[1],"data_offsets":[0,4]},)"
-               R"("c":{"dtype":"I32","shape":[0],"data_offsets":[0,0]}})", "xxxx").names().size() == 3);
+  CHECK(
+      c.open(
+           R"({"a":{"dtype":"I32","shape":[0],"data_offsets":[4,4]},)"
+               R"("b":{"dtype":"I32","shape":[1],"data_offsets":[0,4]},)"
+           R"("c":{"dtype":"I32","shape":[0],"data_offsets":[0,0]}})",
+           "xxxx")
+          .names()
+          .size() == 3);
 }
 
 TEST_CASE("every rule of the header has its refusal") {
@@ -82,7 +80,8 @@ TEST_CASE("every rule of the header has its refusal") {
   raw(std::string("\xff\xff\xff\xff\xff\xff\xff\xff{}", 10),
       "the header must have at most 100000000 bytes; it claims 18446744073709551615");
   raw(std::string("\xf8\xff\xff\xff\xff\xff\xff\xff{}", 10), "the header must have at most 100000000 bytes");
-  raw(std::string("\x01\xe1\xf5\x05\0\0\0\0{}", 10), "the header must have at most 100000000 bytes; it claims 100000001");
+  raw(std::string("\x01\xe1\xf5\x05\0\0\0\0{}", 10),
+      "the header must have at most 100000000 bytes; it claims 100000001");
 
   c.refuses("", 0, "header: a JSON object is wanted");
   c.refuses("   ", 0, "header: a JSON object is wanted");
@@ -113,17 +112,23 @@ TEST_CASE("every rule of an entry has its refusal, which names the tensor") {
   const Case c;
   const std::string a = "tensor \"a\": ";
   c.refuses(R"({"a":1})", 0, a + "dtype, shape and data_offsets are wanted; dtype is missing");
-  c.refuses(R"({"a":{"dtype":"F32","data_offsets":[0,0]}})", 0, a + "dtype, shape and data_offsets are wanted; shape is missing");
-  c.refuses(R"({"a":{"dtype":"F32","shape":[0]}})", 0, a + "dtype, shape and data_offsets are wanted; data_offsets is missing");
+  c.refuses(R"({"a":{"dtype":"F32","data_offsets":[0,0]}})", 0,
+            a + "dtype, shape and data_offsets are wanted; shape is missing");
+  c.refuses(R"({"a":{"dtype":"F32","shape":[0]}})", 0,
+            a + "dtype, shape and data_offsets are wanted; data_offsets is missing");
   c.refuses(entry("F33", "[1]", "[0,4]"), 4, a + "unknown dtype \"F33\"");
   c.refuses(entry("f32", "[1]", "[0,4]"), 4, a + "unknown dtype \"f32\"");
   c.refuses(R"({"a":{"dtype":3,"shape":[1],"data_offsets":[0,4]}})", 4, a + "unknown dtype 3");
   for (const char* shape : {"4", "\"4\"", "null", "{}", "[1,1,1,1,1,1,1]"})
     c.refuses(entry("F32", shape, "[0,4]"), 4, a + "shape must be an array of at most 6 sizes; got " + shape);
-  for (const char* size : {"-1", "1.0", "1e0", "\"1\"", "null", "[1]", "9223372036854775808", "99999999999999999999", "-0"})
-    c.refuses(entry("F32", "[" + std::string(size) + "]", "[0,4]"), 4, a + "sizes must be integers from 0 to 2^63-1; got ");
-  c.refuses(entry("F32", "[4294967296,4294967296]", "[0,4]"), 4, a + "the size of F32 [4294967296,4294967296] overflows 64 bits");
-  c.refuses(entry("F32", "[4611686018427387904]", "[0,0]"), 0, a + "the size of F32 [4611686018427387904] overflows 64 bits");
+  for (const char* size :
+       {"-1", "1.0", "1e0", "\"1\"", "null", "[1]", "9223372036854775808", "99999999999999999999", "-0"})
+    c.refuses(entry("F32", "[" + std::string(size) + "]", "[0,4]"), 4,
+              a + "sizes must be integers from 0 to 2^63-1; got ");
+  c.refuses(entry("F32", "[4294967296,4294967296]", "[0,4]"), 4,
+            a + "the size of F32 [4294967296,4294967296] overflows 64 bits");
+  c.refuses(entry("F32", "[4611686018427387904]", "[0,0]"), 0,
+            a + "the size of F32 [4611686018427387904] overflows 64 bits");
   c.refuses(entry("F64", "[4294967296,4294967296,0]", "[0,0]"), 0, a + "the size of F64");
   c.refuses(entry("F4", "[3]", "[0,1]"), 1, a + "F4 [3] does not fill whole bytes");
   c.refuses(entry("F6_E2M3", "[2]", "[0,1]"), 1, a + "F6_E2M3 [2] does not fill whole bytes");
@@ -134,8 +139,8 @@ TEST_CASE("every rule of an entry has its refusal, which names the tensor") {
   c.refuses(entry("F32", "[1]", "[18446744073709551615,3]"), 4, a + "F32 [1] takes 4 bytes");
   c.refuses(entry("F32", "[1]", "[4,8]"), 8, a + "data must begin at byte 0, where the last one ends; got 4");
   const auto two = [&](const char* first, const char* second) {
-    return R"({"b":{"dtype":"F32","shape":[1],"data_offsets":)" + std::string(second) + R"(},"a":{"dtype":"F32","shape":[1],"data_offsets":)" +
-           first + "}}";
+    return R"({"b":{"dtype":"F32","shape":[1],"data_offsets":)" + std::string(second) +
+           R"(},"a":{"dtype":"F32","shape":[1],"data_offsets":)" + first + "}}";
   };
   c.refuses(two("[0,4]", "[8,12]"), 12, "tensor \"b\": data must begin at byte 4, where the last one ends; got 8");
   c.refuses(two("[0,4]", "[2,6]"), 6, "tensor \"b\": data must begin at byte 4, where the last one ends; got 2");
@@ -158,17 +163,20 @@ TEST_CASE("a hostile name or value stays one short line") {
 
 TEST_CASE("F16 is widened exactly; dtypes without a place here are refused by name") {
   const Case c;
-  const uint16_t halves[] = {0x0000, 0x8000, 0x3c00, 0xc000, 0x0001, 0x03ff, 0x0400, 0x7bff, 0x7c00, 0xfc00, 0x7e00, 0x3555};
-  const std::vector<float> x =
-      to_host<float>(c.open(entry("F16", "[12]", "[0,24]"), std::string(reinterpret_cast<const char*>(halves), 24)).read("a", cpu()));
-  const float wanted[] = {0, -0.0f, 1, -2, 0x1p-24f, 1023 * 0x1p-24f, 0x1p-14f, 65504, INFINITY, -INFINITY, NAN, 1365 * 0x1p-12f};
+  const uint16_t halves[] = {0x0000, 0x8000, 0x3c00, 0xc000, 0x0001, 0x03ff,
+                             0x0400, 0x7bff, 0x7c00, 0xfc00, 0x7e00, 0x3555};
+  const std::vector<float> x = to_host<float>(
+      c.open(entry("F16", "[12]", "[0,24]"), std::string(reinterpret_cast<const char*>(halves), 24)).read("a", cpu()));
+  const float wanted[] = {0,        -0.0f, 1,        -2,        0x1p-24f, 1023 * 0x1p-24f,
+                          0x1p-14f, 65504, INFINITY, -INFINITY, NAN,      1365 * 0x1p-12f};
   for (size_t i = 0; i < 12; ++i) {
     if (i == 10) CHECK(std::isnan(x[i]));
     else CHECK(std::memcmp(&x[i], &wanted[i], 4) == 0);
   }
   for (const char* dtype : {"BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"}) {
     const SafetensorsFile f = c.open(entry(dtype, "[4]", "[0,4]"), "xxxx");
-    expect_error(Exit::bad_data, std::string("tensor \"a\": dtype must be F32, F64, F16, BF16, I32 or I64; got ") + dtype,
+    expect_error(Exit::bad_data,
+                 std::string("tensor \"a\": dtype must be F32, F64, F16, BF16, I32 or I64; got ") + dtype,
                  [&] { f.read("a", cpu()); });
   }
 }
@@ -200,155 +208,14 @@ TEST_CASE("every dtype comes back to the byte, and the file is the reference wri
   uint64_t length;
   std::memcpy(&length, bytes.data(), 8);
   CHECK(length % 8 == 0);
-  CHECK(bytes.substr(8, 139) ==
-        R"({"__metadata__":{"format":"pt","note":"x"},"l":{"dtype":"I64","shape":[2],"data_offsets":[0,16]},"d":{"dtype":"F64","shape":[2,2,2],"data_o)");
+  CHECK(
+      bytes.substr(8, 139) ==
+      R"({"__metadata__":{"format":"pt","note":"x"},"l":{"dtype":"I64","shape":[2],"data_offsets":[0,16]},)"
+        R"("d":{"dtype":"F64","shape":[2,2,2],"data_o)");
   CHECK(f.info("h").end == bytes.size() - 8 - length);  // the narrowest last
 
   expect_error(Exit::internal, "tensor names must differ; 'x' is taken", [&] {
     write_safetensors(dir / "c", {{"x", drawn({1}, Dtype::f32, 1)}, {"x", drawn({1}, Dtype::f64, 1)}});
   });
   CHECK_FALSE(std::filesystem::exists(dir / "c"));
-}
-
-TEST_CASE("damaged headers: accepted exactly when the rules say so") {
-  const Case c;
-  const Random random(11, "headers");
-  uint64_t at = 0;
-  const auto roll = [&](uint64_t n) { return random.below(at++, n); };
-  struct Word {
-    const char* name;
-    uint64_t bits;  // 0: no such dtype
-  };
-  const Word words[] = {{"F32", 32}, {"F64", 64}, {"BF16", 16}, {"I32", 32}, {"I64", 64}, {"F16", 16},
-                        {"U8", 8},   {"F4", 4},   {"F128", 0},  {"", 0}};
-  int accepted = 0;
-  for (int round = 0; round < 3000; ++round) {
-    struct Row {
-      std::string name;
-      Word word;
-      std::vector<uint64_t> shape;
-      uint64_t begin, end;
-    };
-    std::vector<Row> rows;
-    uint64_t end = 0;
-    for (uint64_t k = roll(4) + 1; k-- > 0;) {  // a valid file
-      Row r{std::string(1, char('a' + rows.size())), words[roll(7)], {}, end, 0};
-      uint64_t bytes = r.word.bits / 8;
-      for (uint64_t d = roll(4); d-- > 0;) r.shape.push_back(roll(4)), bytes *= r.shape.back();
-      r.end = end += bytes;
-      rows.push_back(r);
-    }
-    uint64_t data = end;
-    for (uint64_t k = roll(3); k-- > 0;) {  // with up to two faults
-      Row& r = rows[roll(rows.size())];
-      const uint64_t odd[] = {0, 1, 3, 5, uint64_t(1) << 31, uint64_t(1) << 32, uint64_t(1) << 62, uint64_t(1) << 63, ~uint64_t(0)};
-      switch (roll(9)) {
-        case 0: r.word = words[roll(10)]; break;
-        case 1: r.begin += roll(3) - 1; break;
-        case 2: r.end += roll(3) - 1; break;
-        case 3: if (!r.shape.empty()) r.shape[roll(r.shape.size())] = odd[roll(9)]; break;
-        case 4: r.shape.push_back(odd[roll(9)]); break;
-        case 5: r.begin = odd[roll(9)]; break;
-        case 6: r.name = rows[0].name; break;
-        case 7: data += roll(3) - 1; break;
-        case 8: std::swap(r.begin, rows[0].begin), std::swap(r.end, rows[0].end); break;
-      }
-    }
-    if (data > 1 << 20) data = 0;
-    // The rules, written again and differently: wide integers, and a walk that follows the chain of ends.
-    bool valid = true;
-    unsigned __int128 total = 0;
-    for (const Row& r : rows) {
-      unsigned __int128 bits = 1;
-      for (uint64_t size : r.shape) {
-        valid = valid && size <= uint64_t(INT64_MAX);
-        bits *= size;
-        valid = valid && bits <= ~uint64_t(0);
-        if (!valid) break;
-      }
-      bits *= r.word.bits;
-      valid = valid && r.word.bits && r.shape.size() <= 6 && bits <= ~uint64_t(0) && bits % 8 == 0 && r.end >= r.begin &&
-              r.end - r.begin == bits / 8;
-      total += r.end - r.begin;
-      for (const Row& other : rows) {
-        valid = valid && (&other == &r || other.name != r.name);
-        valid = valid && !(r.begin < other.end && other.begin < r.end && &other != &r && r.begin != r.end && other.begin != other.end);
-        // an empty tensor lies on a seam
-        valid = valid && !(r.begin == r.end && other.begin < r.begin && r.begin < other.end);
-      }
-      valid = valid && r.end <= data;
-    }
-    valid = valid && total == data;  // no overlap, inside, and nothing left over: no hole
-
-    std::string header = "{";
-    for (const Row& r : rows) {
-      header += fmt::format(R"({}"{}":{{"dtype":"{}","shape":[)", header.size() > 1 ? "," : "", r.name, r.word.name);
-      for (size_t d = 0; d < r.shape.size(); ++d) header += (d ? "," : "") + std::to_string(r.shape[d]);
-      header += fmt::format(R"(],"data_offsets":[{},{}]}})", r.begin, r.end);
-    }
-    header += "}" + std::string(roll(9), ' ');
-    bool opened = false;
-    try {
-      const SafetensorsFile f = c.open(header, std::string(data, 'x'));
-      opened = true;
-      for (const Row& r : rows) {
-        if (r.word.bits < 16) continue;
-        const Tensor t = f.read(r.name, cpu());
-        CHECK(t.bytes() == (r.end - r.begin) * (std::string(r.word.name) == "F16" ? 2 : 1));
-      }
-    } catch (const Error& e) {
-      CHECK(e.code == Exit::bad_data);
-    }
-    INFO(header);
-    INFO(data);
-    CHECK(opened == valid);
-    accepted += opened;
-  }
-  CHECK(accepted > 600);  // both answers were tried
-  CHECK(accepted < 2400);
-}
-
-TEST_CASE("flipped, cut and spliced bytes never do worse than an error") {
-  const Case c;
-  const std::string good =
-      file_of(R"({"__metadata__":{"format":"pt"},"a.weight":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},)"
-              R"("b":{"dtype":"BF16","shape":[4],"data_offsets":[24,32]},"c":{"dtype":"I64","shape":[],"data_offsets":[32,40]}} )",
-              std::string(40, 'x'));
-  const Random random(12, "bytes");
-  uint64_t at = 0;
-  const auto roll = [&](uint64_t n) { return size_t(random.below(at++, n)); };
-  const std::string pieces[] = {"\"", "{", "}", "[", "]", ",", ":", "0", "-1", "1e9", "18446744073709551616", "null", "\\u0000",
-                                "\\ud800", std::string(1, '\0'), "\xff", " ", "\"a.weight\"", "\"shape\"", "\n", "\"__metadata__\":"};
-  for (int round = 0; round < 3000; ++round) {
-    std::string bytes = good;
-    for (size_t k = 1 + roll(3); k-- > 0;) {
-      const size_t i = roll(bytes.size()), n = std::min(roll(12), bytes.size() - i);
-      switch (roll(5)) {
-        case 0: bytes[i] = char(bytes[i] ^ 1 << roll(8)); break;
-        case 1: bytes.erase(i, n); break;
-        case 2: bytes.insert(i, pieces[roll(std::size(pieces))]); break;
-        case 3: bytes.insert(i, bytes.substr(roll(bytes.size()), n)); break;
-        case 4: bytes.resize(std::max<size_t>(1, i)); break;
-      }
-      if (bytes.size() > 8 && roll(2)) {  // keep the length right, so that the fault lies deeper
-        const uint64_t length = bytes.size() - 8 - std::min<size_t>(40, bytes.size() - 8);
-        std::memcpy(bytes.data(), &length, 8);
-      }
-    }
-    put(c.path, bytes);
-    try {
-      const SafetensorsFile f(c.path);
-      uint64_t total = 0;
-      for (const std::string& name : f.names()) {
-        total += f.info(name).end - f.info(name).begin;
-        f.read(name, cpu());
-      }
-      uint64_t length;
-      std::memcpy(&length, bytes.data(), 8);
-      CHECK(total + 8 + length == bytes.size());
-    } catch (const Error& e) {
-      INFO(std::string(e.what()));
-      CHECK(e.code == Exit::bad_data);
-    }
-  }
 }

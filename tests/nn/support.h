@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 #include <unistd.h>
 
+#include <fstream>
 #include <functional>
 
 #include "tensor/error.h"
@@ -34,6 +35,13 @@ inline void expect_error(Exit code, const std::string& text, const std::function
     return;
   }
   FAIL("no error; wanted: " << text);
+}
+
+inline void put(const Path& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
+
+inline std::string file_of(const std::string& header, const std::string& data) {  // a safetensors file
+  const uint64_t length = header.size();
+  return std::string(reinterpret_cast<const char*>(&length), 8) + header + data;
 }
 
 inline std::string bytes_of(const Tensor& t) {

@@ -121,7 +121,8 @@ void threads_change_no_bit() {
   for (int n : {1, 2, 8}) {
     set_thread_count(n);
     Run run({300, 401}, Dtype::f32, drawn(300 * 401, 1));
-    for (uint64_t t = 0; t < 3; ++t) run.step(from_doubles(cpu(), {300, 401}, Dtype::f32, drawn(300 * 401, t)), 1e-2, 0.1);
+    for (uint64_t t = 0; t < 3; ++t)
+      run.step(from_doubles(cpu(), {300, 401}, Dtype::f32, drawn(300 * 401, t)), 1e-2, 0.1);
     if (first) expect_same_bits(run.value, first, "value");
     else first = run.value;
   }

@@ -27,7 +27,8 @@ double norm_of(const std::vector<Tensor>& tensors) {
 }
 
 void is_the_norm_of_all() {
-  expect(norm_of({full(cpu(), {3, 3}, Dtype::f32, 1), full(cpu(), {4, 4}, Dtype::f32, 1)}) == 5, "3^2 + 4^2 ones: want 5");
+  expect(norm_of({full(cpu(), {3, 3}, Dtype::f32, 1), full(cpu(), {4, 4}, Dtype::f32, 1)}) == 5,
+         "3^2 + 4^2 ones: want 5");
   expect(norm_of({}) == 0, "nothing: want 0");
   const std::vector<Tensor> mixed = {drawn({100003}, Dtype::f32), drawn({7, 11}, Dtype::f64), drawn({0, 5}, Dtype::f32),
                                      drawn({}, Dtype::f32)};
@@ -63,8 +64,9 @@ void one_bad_element_shows() {
     for (int64_t at : {0, 40000, 99999}) {
       std::vector<double> values(100000, 1.0);
       values[size_t(at)] = bad;
-      expect(!std::isfinite(norm_of({full(cpu(), {5}, Dtype::f32, 1), from_doubles(cpu(), {100000}, Dtype::f32, values)})),
-             "{} at {} must show", bad, at);
+      expect(
+          !std::isfinite(norm_of({full(cpu(), {5}, Dtype::f32, 1), from_doubles(cpu(), {100000}, Dtype::f32, values)})),
+          "{} at {} must show", bad, at);
     }
 }
 
@@ -83,14 +85,16 @@ struct Guard {
   }
   void wants(bool ok, int64_t good, int64_t bad, const char* what) const {
     expect(item(finite) == ok && item(steps) == double(good) && item(bad_steps) == double(bad),
-           "{}: want finite {} steps {} bad {}; got {} {} {}", what, ok, good, bad, item(finite), item(steps), item(bad_steps));
+           "{}: want finite {} steps {} bad {}; got {} {} {}", what, ok, good, bad, item(finite), item(steps),
+           item(bad_steps));
   }
 };
 
 void clips_as_pytorch_does() {
   Guard g;
-  for (auto [norm, clip, wanted] : {std::array{4.0, 1.0, 1 / (4 + 1e-6)}, std::array{0.5, 1.0, 1.0},
-                                    std::array{4.0, 0.0, 1.0}, std::array{0.0, 1.0, 1.0}, std::array{1.0, 1.0, 1 / (1 + 1e-6)}}) {
+  for (auto [norm, clip, wanted] :
+       {std::array{4.0, 1.0, 1 / (4 + 1e-6)}, std::array{0.5, 1.0, 1.0}, std::array{4.0, 0.0, 1.0},
+        std::array{0.0, 1.0, 1.0}, std::array{1.0, 1.0, 1 / (1 + 1e-6)}}) {
     g.judge(norm, 1, clip);
     expect(item(g.scale) == wanted, "norm {} clip {}: want scale {}; got {}", norm, clip, wanted, item(g.scale));
   }
