@@ -34,8 +34,13 @@ class Cpu final : public Device {
   DeviceKind kind() const override { return DeviceKind::cpu; }
   std::string name() const override { return "cpu"; }
   void fill(void* p, int byte, size_t bytes) override { std::memset(p, byte, bytes); }
-  void upload(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
-  void download(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
+  // An empty vector's data is null, which memcpy must not see.
+  void upload(void* to, const void* from, size_t bytes) override {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+  }
+  void download(void* to, const void* from, size_t bytes) override {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+  }
   void copy(void* to, const void* from, size_t bytes) override { std::memmove(to, from, bytes); }
 
  protected:
