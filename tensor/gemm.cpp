@@ -54,7 +54,10 @@ template <class T>
 void blocked(const Gemm<T>& g) {
   using B = Block<T>;
   scale_c(g);
-  std::vector<T> pa(size_t(B::tall * B::depth)), pb(size_t(B::wide * B::depth));
+  const auto padded = [](int64_t n, int64_t step) { return (n + step - 1) / step * step; };
+  const int64_t depth = std::min(g.k, B::depth);  // a small product takes small panels
+  std::vector<T> pa(size_t(padded(std::min(g.m, B::tall), B::rows) * depth));
+  std::vector<T> pb(size_t(padded(std::min(g.n, B::wide), B::lanes) * depth));
   T block[B::rows * B::lanes];
   for (int64_t p0 = 0; p0 < g.k; p0 += B::depth) {
     const int64_t k = std::min(B::depth, g.k - p0);
