@@ -269,6 +269,38 @@ TEST_CASE("an output that is there is refused, unless it is to be overwritten; t
   CHECK(dir.entries() == 3);
 }
 
+TEST_CASE("a fault at any call: an error that says so, and the old output or the whole new one") {
+  const Scratch dir;
+  write_file(dir / "old.txt", "what was there before");
+  const auto texts = many(dir / "a.jsonl");
+  const std::vector<std::string> old{"what was there before"};
+  PrepareOptions options{.inputs = {dir / "a.jsonl"}, .output = dir / "out", .validation = 0, .shard_tokens = 10'000};
+  options.overwrite = true;
+  for (const char* call : {"open", "write", "fsync", "rename", "read"}) {
+    PrepareOptions before = options;
+    before.inputs = {dir / "old.txt"};
+    prepare(before);
+    int64_t faults = 0;
+    for (bool failed = true; failed; ++faults) {
+      inject_file_fault(call, faults + 1, EIO);
+      try {
+        prepare(options);
+        failed = false;
+      } catch (const Error& e) {
+        CHECK((e.code == Exit::io || e.code == Exit::cannot_create));
+        CHECK(std::string(e.what()).find("Input/output error") != std::string::npos);
+        CHECK(std::string(e.what()).starts_with(dir.path.string()));
+      }
+      inject_file_fault(call, 0, 0);
+      const auto now = documents_of(dir / "out", "train");
+      CHECK((now == old || now == texts));
+      CHECK(!fs::exists(dir / "out.partial"));
+    }
+    CHECK(documents_of(dir / "out", "train") == texts);
+    CHECK(faults >= 2);  // at least one, and the run that passes
+  }
+}
+
 TEST_CASE("a kill leaves nothing half made, and the next run cleans up") {
   const Scratch dir;
   const auto texts = many(dir / "a.jsonl");
