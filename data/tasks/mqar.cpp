@@ -1,8 +1,6 @@
 // MQAR: one example from (seed, split, epoch, index).
 #include "data/tasks/mqar.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <functional>
@@ -48,8 +46,10 @@ class Examples final : public Samples {
   bool resets() const override { return false; }
   int64_t vocab() const override { return o_.vocab; }
   std::string identity() const override {
+    std::string pairs;
+    for (const int64_t K : o_.pairs) pairs += (pairs.empty() ? "" : ",") + std::to_string(K);
     return fmt::format("mqar {} vocab {} sequence {} pairs {} examples {} seed {}{}", o_.split, o_.vocab, o_.sequence,
-                       fmt::join(o_.pairs, ","), o_.examples, o_.seed, o_.fresh ? " fresh" : "");
+                       pairs, o_.examples, o_.seed, o_.fresh ? " fresh" : "");
   }
 
   void fill(uint64_t epoch, uint64_t index, const Row& row) override {
