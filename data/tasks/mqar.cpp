@@ -47,7 +47,7 @@ class Examples final : public Samples {
   int64_t vocab() const override { return o_.vocab; }
   std::string identity() const override {
     std::string pairs;
-    for (const int64_t K : o_.pairs) pairs += (pairs.empty() ? "" : ",") + std::to_string(K);
+    for (const int64_t K : o_.pairs) pairs += fmt::format("{}{}", pairs.empty() ? "" : ",", K);
     return fmt::format("mqar {} vocab {} sequence {} pairs {} examples {} seed {}{}", o_.split, o_.vocab, o_.sequence,
                        pairs, o_.examples, o_.seed, o_.fresh ? " fresh" : "");
   }

@@ -52,8 +52,8 @@ std::vector<std::string> many(const Path& path) {
   std::vector<std::string> texts;
   std::string lines;
   for (int i = 0; i < 200; ++i) {
-    texts.push_back("document " + std::to_string(i) + std::string(size_t(i), 'x'));
-    lines += "{\"id\": " + std::to_string(i) + ", \"text\": \"" + texts.back() + "\"}\n";
+    texts.push_back(fmt::format("document {}{}", i, std::string(size_t(i), 'x')));
+    lines += fmt::format("{{\"id\": {}, \"text\": \"{}\"}}\n", i, texts.back());
   }
   write_file(path, lines);
   return texts;
@@ -93,7 +93,7 @@ TEST_CASE("JSON lines, plain and in several zstd frames, give the same shards") 
   // Frames cut inside lines, with a skippable frame between.
   const std::string skippable("\x50\x2a\x4d\x18\x03\0\0\0abc", 11);
   write_file(dir / "b.jsonl.zst", zstd_frame(lines.substr(0, 5'003)) + skippable + zstd_frame(lines.substr(5'003)));
-  write_file(dir / "c.jsonl", "\n" + lines.substr(0, lines.size() - 1) + "\r\n  \n{\"text\": \"\"}");
+  write_file(dir / "c.jsonl", std::string("\n") + lines.substr(0, lines.size() - 1) + "\r\n  \n{\"text\": \"\"}");
   for (const char* name : {"a.jsonl", "b.jsonl.zst", "c.jsonl"}) {
     const PrepareReport report = prepare({.inputs = {dir / name}, .output = dir / "out" / name, .validation = 0});
     CHECK(report.train.documents == 200);
