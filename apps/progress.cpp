@@ -41,11 +41,14 @@ std::string duration_text(double seconds) {
 Progress::Progress(int64_t first_step, int64_t steps, int64_t tokens_per_step, bool terminal, bool color)
     : first_(first_step), steps_(steps), tokens_per_step_(tokens_per_step), done_(first_step), terminal_(terminal), color_(color) {}
 
+void Progress::stepping() { begin_ = Clock::now(); }
+
 void Progress::stepped(int64_t step) {
-  now_ = Clock::now();
-  if (step == first_ + 1) warm_ = now_;
+  const auto now = Clock::now();
+  seconds_ += std::chrono::duration<double>(now - begin_).count();
+  if (step == first_ + 1) first_seconds_ = seconds_;
   done_ = step;
-  if (terminal_ && drawn_ && now_ - last_draw_ > std::chrono::milliseconds(100)) draw();
+  if (terminal_ && drawn_ && now - last_draw_ > std::chrono::milliseconds(100)) draw();
 }
 
 void Progress::logged(const StepNumbers& now) {
@@ -65,12 +68,12 @@ void Progress::finish() {
 }
 
 double Progress::tokens_per_second() const {
-  const double s = std::chrono::duration<double>(now_ - warm_).count();
+  const double s = seconds_ - first_seconds_;
   const int64_t counted = done_ - first_ - 1;
   return counted > 0 && s > 0 ? double(counted * tokens_per_step_) / s : 0;
 }
 
-double Progress::seconds() const { return std::chrono::duration<double>(now_ - begin_).count(); }
+double Progress::seconds() const { return seconds_; }
 
 std::string Progress::line() const {
   const int width = int(fmt::formatted_size("{}", steps_));
@@ -85,7 +88,7 @@ std::string Progress::line() const {
 
 void Progress::draw() {
   fmt::print(stderr, "\r{}\x1b[K", line());
-  last_draw_ = now_;
+  last_draw_ = Clock::now();
   drawn_ = true;
 }
 

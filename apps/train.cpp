@@ -39,6 +39,12 @@ int dry_run(const Config& config, const Common& common) {
   return 0;
 }
 
+void check_held_out(const Config& c, Device& device) {
+  if (c.data.task == "text") held_out_source(c, {.length = c.data.sequence}, device);
+  for (size_t i = 0; c.data.task == "mqar" && i < c.mqar.eval_pairs.size(); ++i)
+    held_out_source(c, {.length = c.mqar.eval_sequence[i], .pairs = c.mqar.eval_pairs[i]}, device);
+}
+
 // One line of metrics for the held-out data: reproducible, so no times.
 void evaluate_now(Trainer& trainer, Run& run, Progress& progress, const EvaluateOptions& options) {
   const Config& c = trainer.config;
@@ -69,7 +75,8 @@ int train(const Options& o, const Common& common) {
   const StopSignal stop;
   Device& device = open_device(config.run.device);
   Trainer trainer(config, device, training_source(config, device));
-  EvaluateOptions evaluation{.bytes_of = bytes_of_tokens(config), .accuracy = config.data.task == "mqar"};
+  if (config.eval.every > 0) check_held_out(config, device);  // now, not after hours
+  const EvaluateOptions evaluation{.bytes_of = bytes_of_tokens(config), .accuracy = config.data.task == "mqar"};
   Run run(config, o.resume);
   const auto last = latest_checkpoint(run.checkpoints());
   if (last) trainer.resume(*last);
@@ -84,12 +91,13 @@ int train(const Options& o, const Common& common) {
   const auto due = [&](int64_t every) { return every > 0 && trainer.steps() % every == 0; };
 
   while (!trainer.done()) {
+    progress.stepping();
     trainer.step();
     const int64_t step = trainer.steps();
+    const bool final = trainer.done(), look = due(config.log.every) || step == 1 || final;
+    if (look) now = trainer.numbers();  // the only wait
     progress.stepped(step);
-    const bool final = trainer.done();
-    if (due(config.log.every) || step == 1 || final) {
-      now = trainer.numbers();  // the only wait
+    if (look) {
       run.metrics(fmt::format("{{\"step\":{},\"tokens\":{},\"loss\":{},\"norm\":{},\"lr\":{}}}", step, step * per_step, json_number(now.loss),
                               json_number(now.norm), json_number(now.lr)));
       run.timings(fmt::format("{{\"step\":{},\"unix_time\":{},\"seconds\":{:.3f},\"tokens_per_second\":{:.1f},\"resident_bytes\":{}}}", step,

@@ -45,12 +45,42 @@ class Cpu final : public Device {
 
  protected:
   void* take(size_t bytes) override {
+    if (const auto kept = kept_.find(bytes); kept != kept_.end()) {
+      void* p = kept->second.back();
+      kept->second.pop_back();
+      if (kept->second.empty()) kept_.erase(kept);
+      kept_bytes_ -= bytes;
+      return p;
+    }
+    if (bytes >= large) release(std::max(bytes_peak(), bytes_live() + bytes) - bytes_live() - bytes);
     void* p = std::aligned_alloc(64, bytes);
     check(p != nullptr, Exit::unavailable, "cpu: {} bytes wanted beside {} in use; memory is out; use a smaller batch",
           bytes, bytes_live());
     return p;
   }
-  void give(void* p, size_t) override { std::free(p); }
+  void give(void* p, size_t bytes) override {
+    if (bytes < large) return std::free(p);
+    kept_[bytes].push_back(p);
+    kept_bytes_ += bytes;
+  }
+
+ private:
+  // A step asks for the same large blocks as the one before; from the system each would come with new
+  // pages to zero. So they are kept by size when freed, but never so many that the process holds more
+  // than was once in use.
+  static constexpr size_t large = 1 << 17;
+  std::map<size_t, std::vector<void*>> kept_;
+  size_t kept_bytes_ = 0;
+
+  void release(size_t may_keep) {  // the largest first
+    while (kept_bytes_ > may_keep) {
+      const auto last = --kept_.end();
+      std::free(last->second.back());
+      kept_bytes_ -= last->first;
+      last->second.pop_back();
+      if (last->second.empty()) kept_.erase(last);
+    }
+  }
 };
 
 // Hands out addresses that nobody may read; what is downloaded from it is zero.
