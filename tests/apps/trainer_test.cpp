@@ -1,0 +1,202 @@
+// The trainer: what a step's loss is, that it repeats, and what the guard says of a bad one.
+#include "apps/trainer.h"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "apps/plan.h"
+#include "apps/sources.h"
+#include "tensor/error.h"
+#include "tensor/parallel.h"
+#include "tiny.h"
+
+using namespace taper;
+
+namespace {
+
+// Batches from a list of ids; labels are the next token, the first `skip` of a batch are ignored.
+class Fixed final : public BatchSource {
+ public:
+  Fixed(int64_t batch, int64_t length, std::vector<int64_t> skip) : batch_(batch), length_(length), skip_(std::move(skip)) {}
+  Batch next() override {
+    std::vector<int32_t> ids, labels;
+    const int64_t skip = skip_[size_t(at_) % skip_.size()];
+    for (int64_t i = 0; i < batch_ * length_; ++i) {
+      const int64_t t = int64_t(at_) * batch_ * length_ + i;
+      ids.push_back(int32_t(t * t % 11));
+      labels.push_back(i < skip ? ignored_label : int32_t((t + 1) * (t + 1) % 11));
+    }
+    ++at_;
+    Device& cpu = open_device("cpu");
+    return {from_host(cpu, {batch_, length_}, ids), from_host(cpu, {batch_, length_}, labels), {}, batch_ * length_ - skip};
+  }
+  Cursor cursor() const override { return {0, at_}; }
+  void seek(const Cursor& c) override { at_ = c.index; }
+  int64_t samples_per_epoch() const override { return 1000; }
+  int64_t remaining() const override { return -1; }
+  int64_t vocab() const override { return 11; }
+  std::string identity() const override { return "fixed"; }
+
+ private:
+  int64_t batch_, length_;
+  std::vector<int64_t> skip_;
+  uint64_t at_ = 0;
+};
+
+Config config(int64_t batch, int64_t accumulate, const std::vector<std::string>& set = {}) {
+  Config c = parse_config("[model]\npost = true\nd_model = 8\nlayers = 1\nheads = 2\nhead_dim = 8\nd_state = 4\nvocab = 11\n"
+                          "[data]\nsequence = 6\n[train]\nsteps = 20\n[schedule]\nwarmup = 0\n", "test", set);
+  c.train.batch = batch;
+  c.train.accumulate = accumulate;
+  return c;
+}
+
+Trainer make(const Config& c, std::vector<int64_t> skip = {0}) {
+  return Trainer(c, open_device("cpu"), std::make_unique<Fixed>(c.train.batch, c.data.sequence, skip));
+}
+
+std::vector<double> weights(Trainer& t) {
+  std::vector<double> all;
+  for (const Parameter* p : t.model.parameters())
+    for (double x : to_doubles(p->value)) all.push_back(x);
+  return all;
+}
+
+// The mean of the losses of the labelled positions, from the model alone.
+double mean_loss(const LanguageModel& model, const std::vector<Batch>& batches, bool by_token) {
+  double sum = 0, tokens = 0, means = 0;
+  for (const Batch& b : batches) {
+    Tape tape = Tape::constants();
+    double nll = 0;
+    for (double x : to_doubles(model.nll(tape, b.ids, b.labels, b.packing).value)) nll += x;
+    sum += nll;
+    tokens += double(b.labelled);
+    means += nll / double(b.labelled) / double(batches.size());
+  }
+  return by_token ? sum / tokens : means;
+}
+
+}  // namespace
+
+TEST_CASE("trainer: the step's loss is the mean over all labelled tokens, or over micro-batches") {
+  for (const bool by_token : {true, false}) {
+    const Config c = config(2, 3, {by_token ? "train.loss_average=token" : "train.loss_average=micro"});
+    Trainer t = make(c, {0, 7, 2});
+    Fixed again(2, 6, {0, 7, 2});
+    const std::vector<Batch> batches{again.next(), again.next(), again.next()};
+    const double want = mean_loss(t.model, batches, by_token);
+    t.step();
+    CHECK(t.numbers().loss == doctest::Approx(want).epsilon(1e-6));
+    CHECK(t.numbers().step == 1);
+  }
+}
+
+TEST_CASE("trainer: one batch of four rows is two micro-batches of two") {
+  Trainer whole = make(config(4, 1)), parts = make(config(2, 2));
+  for (int i = 0; i < 3; ++i) whole.step(), parts.step();
+  CHECK(whole.numbers().loss == doctest::Approx(parts.numbers().loss).epsilon(1e-5));
+  CHECK(whole.numbers().norm == doctest::Approx(parts.numbers().norm).epsilon(1e-4));
+  CHECK(whole.tokens_per_step() == parts.tokens_per_step());
+}
+
+TEST_CASE("trainer: any number of threads gives the same bits, and the loss falls") {
+  const int before = thread_count();
+  std::vector<std::vector<double>> results;
+  double first = 0, last = 0;
+  for (int threads : {1, 2, 3}) {
+    set_thread_count(threads);
+    Trainer t = make(config(4, 2, {"optimizer.lr=1e-2"}));
+    t.step();
+    first = t.numbers().loss;
+    while (!t.done()) t.step();
+    last = t.numbers().loss;
+    results.push_back(weights(t));
+  }
+  set_thread_count(before);
+  CHECK(results[0] == results[1]);
+  CHECK(results[0] == results[2]);
+  CHECK(last < 0.95 * first);
+}
+
+TEST_CASE("trainer: a bad step changes no weight; after five the replay names the first bad tensor") {
+  Trainer t = make(config(2, 2));
+  t.step();
+  const std::vector<double> good = weights(t);
+  // One weight of the second token's embedding: the logits of all tokens see it.
+  std::vector<double> table = to_doubles(t.model.embedding.value);
+  const std::vector<double> kept = table;
+  table[9] = std::numeric_limits<double>::infinity();
+  copy_into(t.model.embedding.value, from_doubles(t.device, t.model.embedding.value.shape(), Dtype::f32, table));
+  for (int i = 0; i < 4; ++i) t.step();
+  CHECK(!t.diverged());
+  CHECK(!std::isfinite(t.numbers().loss));
+  t.step();
+  CHECK(t.diverged());
+  CHECK(t.first_bad() == "embedding.weight (parameter)");
+  copy_into(t.model.embedding.value, from_doubles(t.device, t.model.embedding.value.shape(), Dtype::f32, kept));
+  CHECK(weights(t) == good);
+  CHECK(t.first_bad() == "none: a replay of the steps was finite");
+}
+
+TEST_CASE("trainer: finite weights that overflow are caught in the forward pass, by name") {
+  Trainer t = make(config(2, 1));
+  for (Parameter* p : t.model.parameters())
+    if (p->name == "layers.0.mixer.in_proj.weight") copy_into(p->value, full(t.device, p->value.shape(), Dtype::f32, 3e38));
+  for (int i = 0; i < 5; ++i) t.step();
+  CHECK(t.diverged());
+  CHECK(t.first_bad() == "layers.0.mixer/matmul.c (forward, step 1, micro-batch 1)");
+}
+
+TEST_CASE("trainer: a checkpoint continues bit for bit, and only on its own data") {
+  test::Scratch scratch;
+  Trainer whole = make(config(2, 2)), first = make(config(2, 2)), second = make(config(2, 2));
+  for (int i = 0; i < 9; ++i) whole.step();
+  for (int i = 0; i < 4; ++i) first.step();
+  first.save(scratch / "checkpoints", 17);
+  const auto saved = latest_checkpoint(scratch / "checkpoints");
+  REQUIRE(saved.has_value());
+  CHECK(saved->values.at("metrics_bytes") == 17);
+  second.resume(*saved);
+  CHECK(second.steps() == 4);
+  for (int i = 0; i < 5; ++i) second.step();
+  CHECK(weights(second) == weights(whole));
+
+  Checkpoint other = *saved;
+  other.state = "{\"config\": \"\", \"data\": \"shuffled\", \"epoch\": 0, \"index\": 4}";
+  CHECK_THROWS_WITH_AS(second.resume(other), doctest::Contains("the run was trained on 'shuffled'; the data now are 'fixed'"), Error);
+  other.state = "{\"data\": \"fixed\", \"epoch\": 0}";
+  CHECK_THROWS_WITH_AS(second.resume(other), doctest::Contains("state.json: 'index' is missing or of the wrong type"), Error);
+}
+
+TEST_CASE("trainer: bf16 wants a GPU, a small vocabulary is refused") {
+  CHECK_THROWS_WITH_AS(make(config(2, 1, {"train.precision=bf16"})),
+                       "config: train.precision = \"bf16\" wants a GPU; this run is on cpu; use \"f32\"", Error);
+  CHECK_THROWS_WITH_AS(make(config(2, 1, {"model.vocab=10"})), "config: model.vocab must be at least the data's 11; got 10", Error);
+}
+
+TEST_CASE("plan: counts what a step on the CPU allocates, byte for byte") {
+  const Config c = config(3, 2);
+  const Plan plan = plan_run(c);
+  Device& cpu = open_device("cpu");
+  const size_t before = cpu.bytes_live();
+  cpu.reset_peak();
+  {
+    Trainer t(c, cpu, training_source([&] {
+                Config m = c;
+                m.data.task = "mqar";
+                m.mqar = {.vocab = 11, .pairs = {1}, .examples = 8};
+                return m;
+              }(), cpu));
+    t.step();
+    t.step();
+    CHECK(plan.parameters == t.model.parameter_count());
+  }
+  // The plan's batches are of text, with document starts: one more [B,T] i32 each, rounded up to 128 bytes here.
+  const int64_t difference = plan.step_peak - int64_t(cpu.bytes_peak() - before);
+  CHECK(difference >= 0);
+  CHECK(difference <= 2 * 128);
+  CHECK(plan.moments >= 2 * 4 * plan.trainable);
+  CHECK(plan.resident() > plan.step_peak);
+}
