@@ -1,7 +1,9 @@
 // Gradcheck: holds analytic gradients to finite differences in f64, and returns a record.
 //
 //   loss(inputs)  = sum over outputs of <w, output>, w standard normal and fixed
-//   numeric       = 4-point central difference of the loss along a random direction u
+//   numeric       = 4-point central difference of the loss along a random direction u, at three steps;
+//                   of two neighbouring steps that agree best, the smaller one's (the analytic
+//                   gradient has no say: a large step errs by curvature, a small one by rounding)
 //   error         = |analytic - numeric| / (||gradient|| * ||u||), the worst over directions
 //
 // Source of the error measure: directional derivatives make one number of a whole tensor, and the
@@ -25,7 +27,7 @@ using Function = std::function<std::vector<Var>(Tape& tape, const std::vector<Va
 
 struct GradcheckOptions {
   int directions = 4;     // per input
-  double step = 1e-3;     // of a direction with standard normal entries
+  double step = 1e-3;     // the middle one, of a direction with standard normal entries; beside it 4x and 1/4
   uint64_t seed = 1;
 };
 
