@@ -94,7 +94,7 @@ int info(const Options& o, const Common& common) {
   } else {
     out = build_info();
   }
-  if (common.json) fmt::print("{}\n", out.dump());
+  if (common.json) fmt::print("{}\n", out.dump(2));
   else print_plain(out);
   return 0;
 }

@@ -27,7 +27,8 @@ Config config_of(const Checkpoint& checkpoint) {
 }
 
 Trained load_trained(const Path& path, Device& device, Dtype dtype) {
-  Trained t{.config = {}, .checkpoint = find_checkpoint(path), .model = nullptr};
+  Trained t;
+  t.checkpoint = find_checkpoint(path);
   t.config = config_of(t.checkpoint);
   t.model = std::make_unique<LanguageModel>(t.config.model, uint64_t(t.config.run.seed), device, dtype);
   load_model(t.checkpoint.path / "model.safetensors", t.model->parameters());

@@ -207,7 +207,10 @@ Checkpoint open_checkpoint(const Path& path) {
           "{}: checksum {} is wanted; got {}; the file is damaged", file.string(), entry["xxh3"].get<std::string>(),
           sum);
   }
-  Checkpoint c{path, manifest["step"].get<int64_t>(), read_file(path / state_file), {}};
+  Checkpoint c;
+  c.path = path;
+  c.step = manifest["step"].get<int64_t>();
+  c.state = read_file(path / state_file);  // not in braces: GCC 12 destroys the other members twice when it throws
   for (const auto& [key, value] : manifest["values"].items()) c.values[key] = value.get<int64_t>();
   return c;
 }
