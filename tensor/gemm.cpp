@@ -92,15 +92,24 @@ void blocked(const Gemm<T>& g) {
 }
 
 #if TAPER_CBLAS
+// An OpenBLAS built without threads does not lock its buffers: calls side by side spoil each other's
+// products. One with threads locks them, and is told here to keep to the calling thread.
+bool cblas_usable() {
+  static const bool usable = openblas_get_parallel() != 0 && (openblas_set_num_threads(1), true);
+  return usable;
+}
 void one_tile(const Gemm<float>& g) {
+  if (!cblas_usable()) return blocked(g);
   cblas_sgemm(CblasRowMajor, g.transpose_a ? CblasTrans : CblasNoTrans, g.transpose_b ? CblasTrans : CblasNoTrans,
               int(g.m), int(g.n), int(g.k), g.alpha, g.a, int(g.lda), g.b, int(g.ldb), g.beta, g.c, int(g.ldc));
 }
 void one_tile(const Gemm<double>& g) {
+  if (!cblas_usable()) return blocked(g);
   cblas_dgemm(CblasRowMajor, g.transpose_a ? CblasTrans : CblasNoTrans, g.transpose_b ? CblasTrans : CblasNoTrans,
               int(g.m), int(g.n), int(g.k), g.alpha, g.a, int(g.lda), g.b, int(g.ldb), g.beta, g.c, int(g.ldc));
 }
 #else
+bool cblas_usable() { return false; }
 template <class T>
 void one_tile(const Gemm<T>& g) {
   blocked(g);
@@ -145,6 +154,6 @@ void gemm(const Gemm<double>& g) { tiled(g); }
 void gemm_blocked(const Gemm<float>& g) { blocked(g); }
 void gemm_blocked(const Gemm<double>& g) { blocked(g); }
 
-const char* gemm_backend() { return TAPER_CBLAS ? "cblas" : "blocked"; }
+const char* gemm_backend() { return cblas_usable() ? "cblas" : "blocked"; }
 
 }  // namespace taper

@@ -144,3 +144,26 @@ TEST_CASE("gemm: row lengths beyond int are refused") {
   Gemm<float> g{.m = 1, .n = 1, .k = int64_t(1) << 31, .lda = int64_t(1) << 31, .ldb = 1, .ldc = 1};
   CHECK_THROWS_WITH(gemm(g), "gemm: k and row lengths must be below 2^31");
 }
+
+// Small products run side by side inside other work; a CBLAS that shares a buffer shows here.
+TEST_CASE("gemm: products side by side have the bits of products alone") {
+  Problem<float> p(64, 64, 1024, true, false, 1, 0);
+  const std::vector<float> alone = p.run([](const Gemm<float>& g) { gemm(g); });
+  const int threads = thread_count();
+  set_thread_count(4);
+  std::vector<int> wrong(64, 0);
+  parallel_for(64, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      for (int round = 0; round < 500; ++round) {
+        std::vector<float> out = p.c;
+        Gemm<float> g = p.g;
+        g.c = out.data();
+        gemm(g);
+        wrong[size_t(i)] += std::memcmp(out.data(), alone.data(), out.size() * sizeof(float)) != 0;
+      }
+  });
+  set_thread_count(threads);
+  int sum = 0;
+  for (int w : wrong) sum += w;
+  CHECK(sum == 0);
+}
