@@ -84,7 +84,7 @@ class Tree:
         suffix, lines = pathlib.Path(path).suffix, self.text[path].splitlines()
         if suffix in (".cu", ".cuh") and "tensor/error.h" in self.closure(path):
             self.fault(f"{path}: a .cu may not reach tensor/error.h (fmt does not pass nvcc); use tensor/raise.h")
-        if not lines or not re.match(r"// \w.*\w", lines[0]):
+        if not lines or not re.match(r"// \S.*\w", lines[0]):
             self.fault(f"{path}:1: begins without the sentence that says what it holds")
         if len(lines) > (budget := self.law["lines"][suffix]):
             self.notes.append(f"note: {path} has {len(lines)} lines; the budget is {budget}")
