@@ -73,11 +73,51 @@ struct SsdResult {
 constexpr int64_t ssd_chunk = 64;
 SsdResult ssd_scan(const SsdInputs& in, const Packing& packing, int64_t chunk = ssd_chunk);  // 0: token by token
 
+// delta_scan: S' = exp(log_a_t) S_{t-1},  S_t = S' + beta_t k_t (v_t - S'^T k_t)^T,  y_t = scale S_t^T q_t
+struct DeltaInputs {
+  Var q, k;          // [B,T,H,K]
+  Var v;             // [B,T,H,V]
+  Var log_a, beta;   // [B,T,H], log_a <= 0; with |k| <= 1 any beta in [0,2] is stable
+  Var initial;       // [B,H,K,V]; absent: 0
+  double scale = 1;  // usually K^-1/2
+};
+struct DeltaResult {
+  Var y, final;  // [B,T,H,V], [B,H,K,V]
+};
+constexpr int64_t delta_chunk = 64;
+DeltaResult delta_scan(const DeltaInputs& in, const Packing& packing, int64_t chunk = delta_chunk);  // 0: token by token
+
+// dplr_scan: m_t = S_{t-1}^T a_t,  S_t = diag(exp(log_w_t)) S_{t-1} + b_t m_t^T + k_t v_t^T,  y_t = S_t^T r_t
+struct DplrInputs {
+  Var r, log_w, k;  // [B,T,H,K], log_w <= 0
+  Var v;            // [B,T,H,V]
+  Var a, b;         // [B,T,H,K]; RWKV-7: a = -kappa, b = kappa gate
+  Var initial;      // [B,H,K,V]; absent: 0
+};
+struct DplrResult {
+  Var y, final;  // [B,T,H,V], [B,H,K,V]
+};
+constexpr int64_t dplr_chunk = 16;  // at most
+DplrResult dplr_scan(const DplrInputs& in, const Packing& packing, int64_t chunk = dplr_chunk);  // 0: token by token
+
 // The PoST ops
 Var spectral_cumsum(const Var& theta, const Var& delta);                 // [] [N-1] -> p [N]
 Var taper_exponent(const Var& delta, double train_length);               // [N-1] -> alpha [N]
 Var position_taper(const Var& alpha, int64_t B, int64_t T, const Packing& packing,
                    double position_reference = 1);                       // [H] -> s [B,T,H]
 Var log_decay(const Var& p, const Var& dt, const Var& s);                // -exp(p) dt s; dt or s may be absent
+
+// gla_scan: S_t = diag(exp(log_a_t)) S_{t-1} + k_t v_t^T,  y_t = scale S_t^T q_t
+struct GlaInputs {
+  Var q, k;     // [B,T,H,K]
+  Var v;        // [B,T,H,V]
+  Var log_a;    // [B,T,H,K], <= 0
+  Var initial;  // [B,H,K,V]; absent: 0
+};
+struct GlaResult {
+  Var y, final;  // [B,T,H,V], [B,H,K,V]
+};
+constexpr int64_t gla_chunk = 64;
+GlaResult gla_scan(const GlaInputs& in, double scale, const Packing& packing, int64_t chunk = gla_chunk);  // 0: token by token
 
 }  // namespace taper
