@@ -1,0 +1,478 @@
+// gla_scan on the CPU: first the recurrence, the definition; then the chunked form that is used.
+#include "tensor/ops/gla_scan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "tensor/gemm.h"
+#include "tensor/parallel.h"
+#include "tensor/vector_math.h"
+
+namespace taper::kernels {
+namespace {
+
+// The inputs as pointers, with their sizes.
+template <class T>
+struct View {
+  const T *q, *k, *v, *log_a, *initial;
+  PackingView packing;
+  int64_t B, steps, H, K, V;
+  T scale;
+
+  explicit View(const GlaScanInputs& in)
+      : q(in.q.data<T>()), k(in.k.data<T>()), v(in.v.data<T>()), log_a(in.log_a.data<T>()),
+        initial(in.initial ? in.initial.data<T>() : nullptr), packing(in.packing, in.v.size(1)), B(in.v.size(0)),
+        steps(in.v.size(1)), H(in.v.size(2)), K(in.k.size(3)), V(in.v.size(3)), scale(T(in.scale)) {}
+
+  int64_t head(int64_t n, int64_t t, int64_t h) const { return (n * steps + t) * H + h; }  // (batch, t, head)
+};
+
+// ---- the recurrence ----
+
+// One step of the state, in place or from `before`.
+template <class T>
+void step(const View<T>& v, int64_t n, int64_t t, int64_t at, const T* before, T* after) {
+  const bool resets = v.packing.resets(n, t);
+  const T *k = v.k + at * v.K, *log_a = v.log_a + at * v.K, *x = v.v + at * v.V;
+  for (int64_t i = 0; i < v.K; ++i) {
+    const T decay = resets ? T(0) : std::exp(log_a[i]);
+    for (int64_t p = 0; p < v.V; ++p) after[i * v.V + p] = decay * before[i * v.V + p] + k[i] * x[p];
+  }
+}
+
+template <class T>
+void forward_recurrent(const GlaScanForward& a) {
+  const View<T> v(a.in);
+  T *y = a.y.data<T>(), *final = a.final.data<T>();
+  parallel_for(v.B * v.H, 1, [&](int64_t first, int64_t last) {
+    for (int64_t bh = first; bh < last; ++bh) {
+      const int64_t n = bh / v.H, h = bh % v.H, KV = v.K * v.V;
+      T* S = final + bh * KV;  // runs in place
+      for (int64_t i = 0; i < KV; ++i) S[i] = v.initial ? v.initial[bh * KV + i] : T(0);
+      for (int64_t t = 0; t < v.steps; ++t) {
+        const int64_t at = v.head(n, t, h);
+        step(v, n, t, at, S, S);
+        T* out = y + at * v.V;
+        std::fill(out, out + v.V, T(0));
+        for (int64_t i = 0; i < v.K; ++i) {
+          const T q = v.scale * v.q[at * v.K + i];
+          for (int64_t p = 0; p < v.V; ++p) out[p] += q * S[i * v.V + p];
+        }
+      }
+    }
+  });
+}
+
+template <class T>
+void backward_recurrent(const GlaScanBackward& a) {
+  const View<T> v(a.in);
+  const int64_t KV = v.K * v.V;
+  const T *d_y = a.d_y ? a.d_y.data<T>() : nullptr, *d_final = a.d_final ? a.d_final.data<T>() : nullptr;
+  parallel_for(v.B * v.H, 1, [&](int64_t first, int64_t last) {
+    std::vector<T> S(size_t((v.steps + 1) * KV)), Z(static_cast<size_t>(KV));  // every state; d loss / d state
+    for (int64_t bh = first; bh < last; ++bh) {
+      const int64_t n = bh / v.H, h = bh % v.H;
+      for (int64_t i = 0; i < KV; ++i) S[size_t(i)] = v.initial ? v.initial[bh * KV + i] : T(0);
+      for (int64_t t = 0; t < v.steps; ++t) step(v, n, t, v.head(n, t, h), &S[size_t(t * KV)], &S[size_t((t + 1) * KV)]);
+      for (int64_t i = 0; i < KV; ++i) Z[size_t(i)] = d_final ? d_final[bh * KV + i] : T(0);
+      for (int64_t t = v.steps - 1; t >= 0; --t) {
+        const int64_t at = v.head(n, t, h);
+        const T *before = &S[size_t(t * KV)], *after = &S[size_t((t + 1) * KV)], *x = v.v + at * v.V;
+        T* d_v = a.d_v.data<T>() + at * v.V;
+        std::fill(d_v, d_v + v.V, T(0));
+        for (int64_t i = 0; i < v.K; ++i) {
+          const int64_t c = at * v.K + i;
+          const T q = v.scale * v.q[c], k = v.k[c], decay = v.packing.resets(n, t) ? T(0) : std::exp(v.log_a[c]);
+          T dq = 0, dk = 0, d_log_a = 0;
+          for (int64_t p = 0; p < v.V; ++p) {
+            const T dy = d_y ? d_y[at * v.V + p] : T(0);
+            T& z = Z[size_t(i * v.V + p)];
+            z += q * dy;
+            dq += after[i * v.V + p] * dy;
+            dk += z * x[p];
+            d_v[p] += z * k;
+            d_log_a += z * decay * before[i * v.V + p];
+            z *= decay;
+          }
+          a.d_q.data<T>()[c] = v.scale * dq;
+          a.d_k.data<T>()[c] = dk;
+          a.d_log_a.data<T>()[c] = d_log_a;
+        }
+      }
+      if (a.d_initial) std::copy(Z.begin(), Z.end(), a.d_initial.data<T>() + bh * KV);
+    }
+  });
+}
+
+// ---- the chunked form ----
+
+constexpr int64_t block = 16;  // tokens inside which decays are running products; lanes of the inner loops
+
+constexpr int64_t padded(int64_t n) { return (n + block - 1) / block * block; }
+
+struct Chunks {  // where the chunks of a scan lie
+  int64_t size, count, H, KV, steps;
+  template <class T>
+  Chunks(const View<T>& v, int64_t chunk)
+      : size(chunk), count((v.steps + chunk - 1) / chunk), H(v.H), KV(v.K * v.V), steps(v.steps) {}
+  int64_t length(int64_t c) const { return std::min(size, steps - c * size); }
+  int64_t state(int64_t n, int64_t c, int64_t h) const { return ((n * count + c) * H + h) * KV; }
+};
+
+// f(begin, mid, end) for each boundary of the tree over L tokens: pairs of [mid,end) with [begin,mid).
+template <class F>
+void for_each_boundary(int64_t L, F&& f) {
+  for (int64_t half = block; half < L; half *= 2)
+    for (int64_t begin = 0; begin + half < L; begin += 2 * half) f(begin, begin + half, std::min(begin + 2 * half, L));
+}
+
+// One chunk of one head: its rows beside each other, padded with zeros to whole blocks in both directions.
+template <class T>
+struct Chunk {
+  int64_t width, side;                 // of a [C,K] and of a [C,C] buffer's row
+  int64_t L = 0;
+  std::vector<T> q, k, a;              // [C,K] q times scale; a = exp(log_a), 0 at a document start
+  std::vector<double> sum;             // [C,K] G
+  std::vector<T> factor, x;            // [C,K] decays towards a boundary, and q or k times them
+  std::vector<T> A;                    // [C,C]
+  std::vector<int64_t> from;           // [C] the first j of i's document inside the chunk
+  std::vector<char> sees;              // [C] whether i's document began before the chunk
+
+  Chunk(const View<T>& v, int64_t C)
+      : width(padded(v.K)), side(padded(C)), q(size_t(side * width)), k(q), a(q), sum(q.size()), factor(q), x(q),
+        A(size_t(side * side)), from(size_t(side)), sees(size_t(side)) {}
+
+  void load(const View<T>& v, int64_t n, int64_t begin, int64_t length, int64_t h) {
+    L = length;
+    for (int64_t i = 0; i < L; ++i) {
+      const int64_t start = v.packing.start_of(n, begin + i), row = i * width, at = v.head(n, begin + i, h) * v.K;
+      from[size_t(i)] = std::max<int64_t>(0, start - begin);
+      // A start at the chunk's first token cuts the state off too, unless it is the window's first.
+      sees[size_t(i)] = begin == 0 ? start == 0 : start < begin;
+      const bool resets = v.packing.resets(n, begin + i);
+      for (int64_t c = 0; c < v.K; ++c) {
+        q[size_t(row + c)] = v.scale * v.q[at + c];
+        k[size_t(row + c)] = v.k[at + c];
+        sum[size_t(row + c)] = (i ? sum[size_t(row - width + c)] : 0.0) + double(v.log_a[at + c]);
+      }
+      for (int64_t c = 0; c < v.K; ++c) a[size_t(row + c)] = resets ? T(0) : math::exp(v.log_a[at + c]);
+    }
+    for (std::vector<T>* z : {&q, &k, &a}) std::fill(z->begin() + L * width, z->end(), T(0));
+  }
+
+  // factor = exp(from - to), x = by * factor, for one row.
+  void decayed_row(int64_t i, const double* late, const double* early, const T* by) {
+    T *f = &factor[size_t(i * width)], *to = &x[size_t(i * width)];
+    for (int64_t c = 0; c < width; ++c) f[c] = math::exp(T(late[c] - early[c]));
+    for (int64_t c = 0; c < width; ++c) to[c] = by[i * width + c] * f[c];
+  }
+  void clear_row(int64_t i) {
+    std::fill_n(&factor[size_t(i * width)], width, T(0));
+    std::fill_n(&x[size_t(i * width)], width, T(0));
+  }
+
+  // Towards the state before the chunk: exp(G_i), and q times that.
+  void queries_of_state() {
+    const std::vector<double> none(size_t(width), 0.0);
+    for (int64_t i = 0; i < L; ++i) sees[size_t(i)] ? decayed_row(i, &sum[size_t(i * width)], none.data(), q.data()) : clear_row(i);
+  }
+  // Towards the state after it: exp(G_L - G_j), and k times that.
+  void keys_of_state() {
+    const double* end = &sum[size_t((L - 1) * width)];
+    for (int64_t j = 0; j < L; ++j)
+      j >= from[size_t(L - 1)] ? decayed_row(j, end, &sum[size_t(j * width)], k.data()) : clear_row(j);
+  }
+  void whole(int64_t K, T* to) const {  // exp(G_L), 0 if a document starts inside
+    const double* end = &sum[size_t((L - 1) * width)];
+    for (int64_t c = 0; c < K; ++c) to[c] = sees[size_t(L - 1)] ? math::exp(T(end[c])) : T(0);
+  }
+
+  // A across one boundary, from x; factor and x stay for the backward.
+  void pairs_across(int64_t begin, int64_t mid, int64_t end) {
+    const double* at = &sum[size_t((mid - 1) * width)];
+    for (int64_t j = begin; j < mid; ++j) decayed_row(j, at, &sum[size_t(j * width)], k.data());
+    for (int64_t i = mid; i < end; ++i) decayed_row(i, &sum[size_t(i * width)], at, q.data());
+    gemm({.transpose_b = true, .m = end - mid, .n = mid - begin, .k = width, .a = &x[size_t(mid * width)], .lda = width,
+          .b = &x[size_t(begin * width)], .ldb = width, .c = &A[size_t(mid * side + begin)], .ldc = side});
+    mask(A.data(), mid, end, begin, mid);
+  }
+  void mask(T* M, int64_t row, int64_t rows_end, int64_t column, int64_t columns_end) const {
+    for (int64_t i = row; i < rows_end; ++i)
+      for (int64_t j = column; j < std::min(from[size_t(i)], columns_end); ++j) M[i * side + j] = T(0);
+  }
+
+  // A inside one block: channel by channel, W[j] = k_j exp(G_i - G_j) runs with i.
+  void pairs_inside(int64_t row) {
+    T M[block][block] = {};
+    for (int64_t c = 0; c < width; ++c) {
+      T W[block] = {};
+      for (int64_t i = 0; i < block; ++i) {
+        const size_t at = size_t((row + i) * width + c);
+        const T decay = a[at], ki = k[at], qi = q[at];
+        for (int64_t j = 0; j < block; ++j) W[j] = W[j] * decay + (i == j ? ki : T(0));
+        for (int64_t j = 0; j < block; ++j) M[i][j] += qi * W[j];
+      }
+    }
+    for (int64_t i = 0; i < block; ++i) std::copy(M[i], M[i] + block, &A[size_t((row + i) * side + row)]);
+  }
+
+  // What the pairs inside one block send back, from dA [C,C]: adds to dq, dk and d_log_a [C,K].
+  void pairs_inside_back(int64_t row, const T* dA, T* dq, T* dk, T* d_log_a) const {
+    T W[block][block][block];  // [i][j][lane], 16 channels at a time
+    for (int64_t c = 0; c < width; c += block) {
+      for (int64_t i = 0; i < block; ++i) {
+        const int64_t at = (row + i) * width + c;
+        T sum_q[block] = {};
+        for (int64_t j = 0; j < i; ++j) {
+          const T d = dA[(row + i) * side + row + j];
+          for (int64_t l = 0; l < block; ++l) {
+            W[i][j][l] = W[i - 1][j][l] * a[size_t(at + l)];
+            sum_q[l] += d * W[i][j][l];
+          }
+        }
+        const T d = dA[(row + i) * side + row + i];
+        for (int64_t l = 0; l < block; ++l) {
+          W[i][i][l] = k[size_t(at + l)];
+          dq[at + l] += sum_q[l] + d * W[i][i][l];
+        }
+      }
+      T X[block][block] = {};  // [j][lane]
+      for (int64_t i = block - 1; i >= 0; --i) {
+        const int64_t at = (row + i) * width + c;
+        T sum_a[block] = {};
+        for (int64_t j = 0; j < i; ++j) {
+          const T d = dA[(row + i) * side + row + j];
+          for (int64_t l = 0; l < block; ++l) {
+            const T z = X[j][l] + d * q[size_t(at + l)];
+            sum_a[l] += z * W[i][j][l];
+            X[j][l] = z * a[size_t(at + l)];
+          }
+        }
+        const T d = dA[(row + i) * side + row + i];
+        for (int64_t l = 0; l < block; ++l) {
+          dk[at + l] += X[i][l] + d * q[size_t(at + l)];
+          d_log_a[at + l] += sum_a[l];
+        }
+      }
+    }
+  }
+
+  // Rows [begin,end) of d (from q, or k, times factor) reach dq or dk, and what crosses each t reaches d_log_a.
+  void add_queries(int64_t begin, int64_t end, const T* d, T* dq, T* d_log_a) const {
+    std::vector<T> run(size_t(width), T(0));  // sum_{i>=t} q_i * dq_i
+    for (int64_t i = end - 1; i >= begin; --i)
+      for (int64_t c = 0, at = i * width; c < width; ++c, ++at) {
+        const T part = d[at] * factor[size_t(at)];
+        dq[at] += part;
+        d_log_a[at] += run[size_t(c)] += q[size_t(at)] * part;
+      }
+  }
+  void add_keys(int64_t begin, int64_t end, const T* d, T* dk, T* d_log_a) const {
+    std::vector<T> run(size_t(width), T(0));  // sum_{j<t} k_j * dk_j
+    for (int64_t j = begin; j < end; ++j)
+      for (int64_t c = 0, at = j * width; c < width; ++c, ++at) {
+        const T part = d[at] * factor[size_t(at)];
+        dk[at] += part;
+        d_log_a[at] += run[size_t(c)];
+        run[size_t(c)] += k[size_t(at)] * part;
+      }
+  }
+};
+
+template <class T>
+void forward_chunked(const GlaScanForward& a) {
+  const View<T> v(a.in);
+  const Chunks chunks(v, a.chunk);
+  const int64_t C = a.chunk, K = v.K, V = v.V, v_row = v.H * V;
+  T *states = a.states.data<T>(), *final = a.final.data<T>(), *y = a.y.data<T>();
+  std::vector<T> whole(size_t(v.B * chunks.count * v.H * K));  // exp(G_L) of each chunk, head and channel
+
+  // 1. What each chunk adds to the state: sum_j (k_j * exp(G_L - G_j)) v_j^T.
+  parallel_for(v.B * chunks.count, 1, [&](int64_t first, int64_t last) {
+    Chunk<T> chunk(v, C);
+    for (int64_t nc = first; nc < last; ++nc) {
+      const int64_t n = nc / chunks.count, c = nc % chunks.count, begin = c * C, L = chunks.length(c);
+      for (int64_t h = 0; h < v.H; ++h) {
+        chunk.load(v, n, begin, L, h);
+        chunk.whole(K, &whole[size_t((nc * v.H + h) * K)]);
+        chunk.keys_of_state();
+        gemm({.transpose_a = true, .m = K, .n = V, .k = L, .a = chunk.x.data(), .lda = chunk.width,
+              .b = v.v + v.head(n, begin, h) * V, .ldb = v_row, .c = states + chunks.state(n, c, h), .ldc = V});
+      }
+    }
+  });
+
+  // 2. Pass the state along: each slot turns from "what the chunk adds" to "the state before it".
+  parallel_for(v.B * v.H, 1, [&](int64_t first, int64_t last) {
+    for (int64_t bh = first; bh < last; ++bh) {
+      const int64_t n = bh / v.H, h = bh % v.H;
+      T* S = final + bh * K * V;
+      for (int64_t i = 0; i < K * V; ++i) S[i] = v.initial ? v.initial[bh * K * V + i] : T(0);
+      for (int64_t c = 0; c < chunks.count; ++c) {
+        T* slot = states + chunks.state(n, c, h);
+        for (int64_t i = 0; i < K; ++i) {
+          const T w = whole[size_t(((n * chunks.count + c) * v.H + h) * K + i)];
+          for (int64_t p = i * V; p < (i + 1) * V; ++p) {
+            const T added = slot[p];
+            slot[p] = S[p];
+            S[p] = w * S[p] + added;
+          }
+        }
+      }
+    }
+  });
+
+  // 3. Outputs: pairs inside the chunk, and the state before it.
+  parallel_for(v.B * chunks.count, 1, [&](int64_t first, int64_t last) {
+    Chunk<T> chunk(v, C);
+    for (int64_t nc = first; nc < last; ++nc) {
+      const int64_t n = nc / chunks.count, c = nc % chunks.count, begin = c * C, L = chunks.length(c);
+      for (int64_t h = 0; h < v.H; ++h) {
+        const int64_t at = v.head(n, begin, h) * V;
+        chunk.load(v, n, begin, L, h);
+        for (int64_t row = 0; row < L; row += block) chunk.pairs_inside(row);
+        for_each_boundary(L, [&](int64_t b, int64_t mid, int64_t end) { chunk.pairs_across(b, mid, end); });
+        gemm({.m = L, .n = V, .k = L, .a = chunk.A.data(), .lda = chunk.side, .b = v.v + at, .ldb = v_row, .c = y + at, .ldc = v_row});
+        chunk.queries_of_state();
+        gemm({.m = L, .n = V, .k = K, .a = chunk.x.data(), .lda = chunk.width, .b = states + chunks.state(n, c, h), .ldb = V,
+              .c = y + at, .ldc = v_row, .beta = 1});
+      }
+    }
+  });
+}
+
+// <a, b> with 16 sums side by side, which is what vectorises.
+template <class T>
+T dot(const T* a, const T* b, int64_t n) {
+  T lanes[block] = {}, sum = 0;
+  int64_t i = 0;
+  for (; i + block <= n; i += block)
+    for (int64_t l = 0; l < block; ++l) lanes[l] += a[i + l] * b[i + l];
+  for (; i < n; ++i) sum += a[i] * b[i];
+  for (T l : lanes) sum += l;
+  return sum;
+}
+
+template <class T>
+void backward_chunked(const GlaScanBackward& a) {
+  const View<T> v(a.in);
+  const Chunks chunks(v, a.chunk);
+  const int64_t C = a.chunk, K = v.K, V = v.V, v_row = v.H * V;
+  const T *states = a.states.data<T>(), *d_final = a.d_final ? a.d_final.data<T>() : nullptr;
+  const Tensor no_d_y = a.d_y ? Tensor{} : zeros_like(a.in.v);
+  const T* d_y = a.d_y ? a.d_y.data<T>() : no_d_y.data<T>();
+  const Tensor d_states = empty_like(a.states);  // d loss / d state after each chunk
+  T* Z = d_states.data<T>();
+  std::vector<T> whole(size_t(v.B * chunks.count * v.H * K));
+
+  // 1. What each chunk's outputs send to the state before it: sum_i (q_i * exp(G_i)) dy_i^T.
+  parallel_for(v.B * chunks.count, 1, [&](int64_t first, int64_t last) {
+    Chunk<T> chunk(v, C);
+    for (int64_t nc = first; nc < last; ++nc) {
+      const int64_t n = nc / chunks.count, c = nc % chunks.count, begin = c * C, L = chunks.length(c);
+      for (int64_t h = 0; h < v.H; ++h) {
+        chunk.load(v, n, begin, L, h);
+        chunk.whole(K, &whole[size_t((nc * v.H + h) * K)]);
+        chunk.queries_of_state();
+        gemm({.transpose_a = true, .m = K, .n = V, .k = L, .a = chunk.x.data(), .lda = chunk.width,
+              .b = d_y + v.head(n, begin, h) * V, .ldb = v_row, .c = Z + chunks.state(n, c, h), .ldc = V});
+      }
+    }
+  });
+
+  // 2. Pass d state back: each slot turns from "what the chunk sends" to "d of the state after it".
+  parallel_for(v.B * v.H, 1, [&](int64_t first, int64_t last) {
+    std::vector<T> after(size_t(K * V));
+    for (int64_t bh = first; bh < last; ++bh) {
+      const int64_t n = bh / v.H, h = bh % v.H;
+      for (int64_t i = 0; i < K * V; ++i) after[size_t(i)] = d_final ? d_final[bh * K * V + i] : T(0);
+      for (int64_t c = chunks.count - 1; c >= 0; --c) {
+        T* slot = Z + chunks.state(n, c, h);
+        for (int64_t i = 0; i < K; ++i) {
+          const T w = whole[size_t(((n * chunks.count + c) * v.H + h) * K + i)];
+          for (int64_t p = i * V; p < (i + 1) * V; ++p) {
+            const T sent = slot[p];
+            slot[p] = after[size_t(p)];
+            after[size_t(p)] = w * after[size_t(p)] + sent;
+          }
+        }
+      }
+      if (a.d_initial) std::copy(after.begin(), after.end(), a.d_initial.data<T>() + bh * K * V);
+    }
+  });
+
+  // 3. Everything else, chunk by chunk.
+  parallel_for(v.B * chunks.count, 1, [&](int64_t first, int64_t last) {
+    Chunk<T> chunk(v, C);
+    const int64_t width = chunk.width, side = chunk.side;
+    std::vector<T> dA(size_t(side * side)), dq(size_t(side * width)), dk(dq), d_log_a(dq), part(dq);
+    for (int64_t nc = first; nc < last; ++nc) {
+      const int64_t n = nc / chunks.count, c = nc % chunks.count, begin = c * C, L = chunks.length(c);
+      for (int64_t h = 0; h < v.H; ++h) {
+        const int64_t at = v.head(n, begin, h) * V;
+        const T *x = v.v + at, *dy = d_y + at, *S = states + chunks.state(n, c, h), *dS = Z + chunks.state(n, c, h);
+        T* dv = a.d_v.data<T>() + at;
+        chunk.load(v, n, begin, L, h);
+        gemm({.transpose_b = true, .m = L, .n = L, .k = V, .a = dy, .lda = v_row, .b = x, .ldb = v_row, .c = dA.data(), .ldc = side});
+        chunk.mask(dA.data(), 0, L, 0, L);
+        for (int64_t i = L; i < padded(L); ++i) std::fill_n(&dA[size_t(i * side)], side, T(0));
+        for (std::vector<T>* z : {&dq, &dk}) std::fill(z->begin(), z->end(), T(0));
+
+        // State to state.
+        for (int64_t s = 0; s < K; ++s)
+          d_log_a[size_t(s)] = whole[size_t((nc * v.H + h) * K + s)] * dot(S + s * V, dS + s * V, V);
+        for (int64_t i = 1; i < L; ++i) std::copy_n(d_log_a.begin(), K, d_log_a.begin() + i * width);
+
+        // Pairs inside the chunk.
+        for (int64_t row = 0; row < L; row += block) {
+          chunk.pairs_inside(row);
+          chunk.pairs_inside_back(row, dA.data(), dq.data(), dk.data(), d_log_a.data());
+        }
+        for_each_boundary(L, [&](int64_t b, int64_t mid, int64_t end) {
+          chunk.pairs_across(b, mid, end);
+          const T* d = &dA[size_t(mid * side + b)];
+          const T *queries = &chunk.x[size_t(mid * width)], *keys = &chunk.x[size_t(b * width)];
+          gemm({.m = end - mid, .n = width, .k = mid - b, .a = d, .lda = side, .b = keys, .ldb = width,
+                .c = &part[size_t(mid * width)], .ldc = width});
+          gemm({.transpose_a = true, .m = mid - b, .n = width, .k = end - mid, .a = d, .lda = side, .b = queries,
+                .ldb = width, .c = &part[size_t(b * width)], .ldc = width});
+          chunk.add_queries(mid, end, part.data(), dq.data(), d_log_a.data());
+          chunk.add_keys(b, mid, part.data(), dk.data(), d_log_a.data());
+        });
+        gemm({.transpose_a = true, .m = L, .n = V, .k = L, .a = chunk.A.data(), .lda = side, .b = dy, .ldb = v_row, .c = dv, .ldc = v_row});
+
+        // State before the chunk to outputs; inputs to the state after it.
+        chunk.queries_of_state();
+        gemm({.transpose_b = true, .m = L, .n = K, .k = V, .a = dy, .lda = v_row, .b = S, .ldb = V, .c = part.data(), .ldc = width});
+        chunk.add_queries(0, L, part.data(), dq.data(), d_log_a.data());
+        chunk.keys_of_state();
+        gemm({.transpose_b = true, .m = L, .n = K, .k = V, .a = x, .lda = v_row, .b = dS, .ldb = V, .c = part.data(), .ldc = width});
+        chunk.add_keys(0, L, part.data(), dk.data(), d_log_a.data());
+        gemm({.m = L, .n = V, .k = K, .a = chunk.x.data(), .lda = width, .b = dS, .ldb = V, .c = dv, .ldc = v_row, .beta = 1});
+
+        for (int64_t i = 0; i < L; ++i) {
+          const int64_t to = v.head(n, begin + i, h) * K, row = i * width;
+          for (int64_t s = 0; s < K; ++s) {
+            a.d_q.data<T>()[to + s] = v.scale * dq[size_t(row + s)];
+            a.d_k.data<T>()[to + s] = dk[size_t(row + s)];
+            a.d_log_a.data<T>()[to + s] = d_log_a[size_t(row + s)];
+          }
+        }
+      }
+    }
+  });
+}
+
+void forward(const GlaScanForward& a) {
+  visit<float, double>("gla_scan", a.in.v.dtype(), [&]<class T>() { a.chunk ? forward_chunked<T>(a) : forward_recurrent<T>(a); });
+}
+void backward(const GlaScanBackward& a) {
+  visit<float, double>("gla_scan", a.in.v.dtype(), [&]<class T>() { a.chunk ? backward_chunked<T>(a) : backward_recurrent<T>(a); });
+}
+
+const Implement f{gla_scan_forward, DeviceKind::cpu, forward};
+const Implement b{gla_scan_backward, DeviceKind::cpu, backward};
+
+}  // namespace
+}  // namespace taper::kernels
