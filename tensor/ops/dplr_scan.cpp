@@ -1,0 +1,416 @@
+// dplr_scan on the CPU: first the recurrence, the definition; then the chunked form that is used.
+#include "tensor/ops/dplr_scan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "tensor/gemm.h"
+#include "tensor/parallel.h"
+#include "tensor/sums.h"
+#include "tensor/vector_math.h"
+
+namespace taper::kernels {
+namespace {
+
+// The inputs as pointers, with their sizes.
+template <class T>
+struct View {
+  const T *r, *log_w, *k, *v, *a, *b, *initial;
+  PackingView packing;
+  int64_t B, steps, H, K, V;
+
+  explicit View(const DplrScanInputs& in)
+      : r(in.r.data<T>()), log_w(in.log_w.data<T>()), k(in.k.data<T>()), v(in.v.data<T>()), a(in.a.data<T>()), b(in.b.data<T>()),
+        initial(in.initial ? in.initial.data<T>() : nullptr), packing(in.packing, in.r.size(1)), B(in.r.size(0)),
+        steps(in.r.size(1)), H(in.r.size(2)), K(in.r.size(3)), V(in.v.size(3)) {}
+
+  int64_t head(int64_t n, int64_t t, int64_t h) const { return (n * steps + t) * H + h; }  // times K or V: an offset
+};
+
+// ---- the recurrence ----
+
+// after = the state of token t from `before`; m [V] = what the removal reads. The two may be one.
+template <class T>
+void step(const View<T>& v, int64_t n, int64_t t, int64_t h, const T* before, T* after, T* m) {
+  const int64_t at = v.head(n, t, h), K = v.K, V = v.V;
+  const T *a = v.a + at * K, *b = v.b + at * K, *k = v.k + at * K, *w = v.log_w + at * K, *value = v.v + at * V;
+  const bool resets = v.packing.resets(n, t);
+  for (int64_t p = 0; p < V; ++p) m[p] = 0;
+  for (int64_t i = 0; i < K && !resets; ++i)
+    for (int64_t p = 0; p < V; ++p) m[p] += a[i] * before[i * V + p];
+  for (int64_t i = 0; i < K; ++i) {
+    const T decay = resets ? T(0) : std::exp(w[i]);
+    for (int64_t p = 0; p < V; ++p) after[i * V + p] = decay * before[i * V + p] + b[i] * m[p] + k[i] * value[p];
+  }
+}
+
+template <class T>
+void forward_recurrent(const DplrScanForward& f) {
+  const View<T> v(f.in);
+  const int64_t K = v.K, V = v.V, KV = K * V;
+  parallel_for(v.B * v.H, 1, [&](int64_t first, int64_t last) {
+    std::vector<T> m(static_cast<size_t>(V));
+    for (int64_t bh = first; bh < last; ++bh) {
+      T* S = f.final.data<T>() + bh * KV;  // runs in place
+      for (int64_t i = 0; i < KV; ++i) S[i] = v.initial ? v.initial[bh * KV + i] : T(0);
+      for (int64_t t = 0; t < v.steps; ++t) {
+        const int64_t at = v.head(bh / v.H, t, bh % v.H);
+        step(v, bh / v.H, t, bh % v.H, S, S, m.data());
+        T* y = f.y.data<T>() + at * V;
+        for (int64_t p = 0; p < V; ++p) y[p] = 0;
+        for (int64_t i = 0; i < K; ++i)
+          for (int64_t p = 0; p < V; ++p) y[p] += v.r[at * K + i] * S[i * V + p];
+      }
+    }
+  });
+}
+
+template <class T>
+void backward_recurrent(const DplrScanBackward& g) {
+  const View<T> v(g.in);
+  const int64_t K = v.K, V = v.V, KV = K * V;
+  const T *d_y = g.d_y ? g.d_y.data<T>() : nullptr, *d_final = g.d_final ? g.d_final.data<T>() : nullptr;
+  parallel_for(v.B * v.H, 1, [&](int64_t first, int64_t last) {
+    std::vector<T> S(size_t((v.steps + 1) * KV)), M(size_t(v.steps * V)), Z(static_cast<size_t>(KV)), dm(static_cast<size_t>(V));
+    for (int64_t bh = first; bh < last; ++bh) {
+      const int64_t n = bh / v.H, h = bh % v.H;
+      for (int64_t i = 0; i < KV; ++i) S[size_t(i)] = v.initial ? v.initial[bh * KV + i] : T(0);
+      for (int64_t t = 0; t < v.steps; ++t) step(v, n, t, h, &S[size_t(t * KV)], &S[size_t((t + 1) * KV)], &M[size_t(t * V)]);
+      for (int64_t i = 0; i < KV; ++i) Z[size_t(i)] = d_final ? d_final[bh * KV + i] : T(0);
+      for (int64_t t = v.steps - 1; t >= 0; --t) {
+        const int64_t at = v.head(n, t, h), row = at * K;
+        const bool resets = v.packing.resets(n, t);
+        const T *before = &S[size_t(t * KV)], *after = &S[size_t((t + 1) * KV)], *m = &M[size_t(t * V)], *value = v.v + at * V;
+        T* d_v = g.d_v.data<T>() + at * V;
+        for (int64_t p = 0; p < V; ++p) d_v[p] = dm[size_t(p)] = 0;
+        for (int64_t i = 0; i < K; ++i) {
+          T dr = 0, dk = 0, db = 0;
+          for (int64_t p = 0; p < V; ++p) {
+            const T dy = d_y ? d_y[at * V + p] : T(0);
+            T& z = Z[size_t(i * V + p)];
+            z += v.r[row + i] * dy;
+            dr += after[i * V + p] * dy;
+            dk += z * value[p];
+            db += z * m[p];
+            d_v[p] += z * v.k[row + i];
+            dm[size_t(p)] += z * v.b[row + i];
+          }
+          g.d_r.data<T>()[row + i] = dr;
+          g.d_k.data<T>()[row + i] = dk;
+          g.d_b.data<T>()[row + i] = db;
+        }
+        for (int64_t i = 0; i < K; ++i) {
+          const T decay = resets ? T(0) : std::exp(v.log_w[row + i]), a = resets ? T(0) : v.a[row + i];
+          T da = 0, dw = 0;
+          for (int64_t p = 0; p < V; ++p) {
+            T& z = Z[size_t(i * V + p)];
+            da += before[i * V + p] * dm[size_t(p)];
+            dw += decay * z * before[i * V + p];
+            z = decay * z + a * dm[size_t(p)];
+          }
+          g.d_a.data<T>()[row + i] = resets ? T(0) : da;
+          g.d_log_w.data<T>()[row + i] = dw;
+        }
+      }
+      if (g.d_initial) std::copy(Z.begin(), Z.end(), g.d_initial.data<T>() + bh * KV);
+    }
+  });
+}
+
+// ---- the chunked form ----
+
+constexpr int64_t longest = dplr_scan_longest_chunk, lanes = 2 * longest;
+
+// One chunk of one head as the products want it. A row that asks before the decay comes first: rows 0..L-1
+// belong to a, rows L..2L-1 to r; of the keys, 0..L-1 are k and L..2L-1 are b.
+template <class T>
+struct Chunk {
+  int64_t L = 0, K;
+  std::vector<T> decay;    // [L,K] exp(log_w), 0 where a document begins
+  std::vector<T> whole;    // [K] D_L0
+  std::vector<T> queries;  // [2L,K] as the state before the chunk sees them
+  std::vector<T> keys;     // [K,lanes] as the end of the chunk sees them
+  std::vector<T> pairs;    // [2L,lanes] rows against keys
+  std::vector<const T*> a;  // [L+1] the rows of a; zeros where nothing is read: at a document start, and behind the end
+  std::vector<T> zeros, ones, gain;
+  std::vector<double> sum;
+
+  explicit Chunk(int64_t K)
+      : K(K), decay(size_t(longest * K)), whole(size_t(K)), queries(size_t(2 * longest * K)), keys(size_t(K * lanes)),
+        pairs(size_t(lanes * lanes)), a(size_t(longest + 1)), zeros(size_t(K), T(0)), ones(size_t(K), T(1)), gain(size_t(K)),
+        sum(size_t(K)) {}
+
+  void load(const View<T>& v, int64_t n, int64_t begin, int64_t length, int64_t h) {
+    L = length;
+    const int64_t stride = v.H * K, at = v.head(n, begin, h) * K;
+    const T* w = v.log_w + at;
+    bool cut = false;
+    std::fill(sum.begin(), sum.end(), 0.0);
+    for (int64_t i = 0; i < L; ++i) {
+      const bool resets = v.packing.resets(n, begin + i);
+      cut |= resets;
+      a[size_t(i)] = resets ? zeros.data() : v.a + at + i * stride;
+      T* to = &decay[size_t(i * K)];
+      for (int64_t c = 0; c < K; ++c) to[c] = math::exp(w[i * stride + c]);
+      for (int64_t c = 0; c < K; ++c) sum[size_t(c)] += double(w[i * stride + c]);
+      if (resets) std::fill(to, to + K, T(0));
+    }
+    a[size_t(L)] = zeros.data();
+    for (int64_t c = 0; c < K; ++c) whole[size_t(c)] = math::exp(T(sum[size_t(c)]));
+    if (cut) std::fill(whole.begin(), whole.end(), T(0));
+
+    std::fill(keys.begin(), keys.end(), T(0));
+    std::fill(pairs.begin(), pairs.begin() + lanes, T(0));
+    std::copy(a[0], a[0] + K, queries.begin());
+    std::fill(gain.begin(), gain.end(), T(1));
+    for (int64_t i = 0; i < L; ++i) {
+      const T *r = v.r + at + i * stride, *next = a[size_t(i + 1)], *d = &decay[size_t(i * K)];
+      T* seen_r = &queries[size_t((L + i) * K)];
+      for (int64_t c = 0; c < K; ++c) gain[size_t(c)] *= d[c];
+      for (int64_t c = 0; c < K; ++c) seen_r[c] = r[c] * gain[size_t(c)];
+      if (i + 1 < L)
+        for (int64_t c = 0; c < K; ++c) queries[size_t((i + 1) * K + c)] = next[c] * gain[size_t(c)];
+      meet(v.k + at + i * stride, v.b + at + i * stride, r, next, i + 1 < L ? d + K : ones.data(), i);
+    }
+  }
+
+ private:
+  // Token i: its keys join, r_i and a_{i+1} meet all keys so far, then all keys decay as token i+1 asks.
+  void meet(const T* k, const T* b, const T* r, const T* next, const T* d, int64_t i) {
+    for (int64_t c = 0; c < K; ++c) {
+      keys[size_t(c * lanes + i)] = k[c];
+      keys[size_t(c * lanes + L + i)] = b[c];
+    }
+    T of_r[lanes] = {}, of_a[lanes] = {};
+    for (int64_t c = 0; c < K; ++c) {
+      T* key = &keys[size_t(c * lanes)];
+      const T rc = r[c], ac = next[c], dc = d[c];
+      for (int64_t j = 0; j < lanes; ++j) {
+        of_r[j] += rc * key[j];
+        of_a[j] += ac * key[j];
+        key[j] *= dc;
+      }
+    }
+    std::copy(of_r, of_r + lanes, &pairs[size_t((L + i) * lanes)]);
+    if (i + 1 < L) std::copy(of_a, of_a + lanes, &pairs[size_t((i + 1) * lanes)]);
+  }
+};
+
+template <class T>
+void copy_rows(const T* from, int64_t from_stride, T* to, int64_t to_stride, int64_t rows, int64_t columns) {
+  for (int64_t i = 0; i < rows; ++i) std::copy(from + i * from_stride, from + i * from_stride + columns, to + i * to_stride);
+}
+
+template <class T>
+void forward_chunked(const DplrScanForward& f) {
+  const View<T> v(f.in);
+  const int64_t K = v.K, V = v.V, KV = K * V, stride = v.H * V, count = (v.steps + f.chunk - 1) / f.chunk;
+  parallel_for(v.B * v.H, 1, [&](int64_t first, int64_t last) {
+    Chunk<T> c(K);
+    std::vector<T> rows(size_t(3 * longest * V));  // v, m, y
+    for (int64_t bh = first; bh < last; ++bh) {
+      const int64_t n = bh / v.H, h = bh % v.H;
+      T* S = f.final.data<T>() + bh * KV;  // runs in place
+      for (int64_t i = 0; i < KV; ++i) S[i] = v.initial ? v.initial[bh * KV + i] : T(0);
+      for (int64_t q = 0; q < count; ++q) {
+        const int64_t begin = q * f.chunk, L = std::min(f.chunk, v.steps - begin), at = v.head(n, begin, h) * V;
+        std::copy(S, S + KV, f.states.data<T>() + ((n * count + q) * v.H + h) * KV);
+        c.load(v, n, begin, L, h);
+        T *value = rows.data(), *m = value + L * V, *y = m + L * V;
+        copy_rows(v.v + at, stride, value, V, L, V);
+        gemm({.m = 2 * L, .n = V, .k = K, .a = c.queries.data(), .lda = K, .b = S, .ldb = V, .c = m, .ldc = V});
+        for (int64_t i = 1; i < L; ++i)
+          for (int64_t j = 0; j < i; ++j) {
+            const T by_k = c.pairs[size_t(i * lanes + j)], by_b = c.pairs[size_t(i * lanes + L + j)];
+            for (int64_t p = 0; p < V; ++p) m[i * V + p] += by_k * value[j * V + p] + by_b * m[j * V + p];
+          }
+        gemm({.m = L, .n = V, .k = 2 * L, .a = &c.pairs[size_t(L * lanes)], .lda = lanes, .b = value, .ldb = V, .c = y, .ldc = V,
+              .beta = 1});
+        copy_rows(m, V, f.m.data<T>() + at, stride, L, V);
+        copy_rows(y, V, f.y.data<T>() + at, stride, L, V);
+        for (int64_t i = 0; i < K; ++i)
+          for (int64_t p = 0; p < V; ++p) S[i * V + p] *= c.whole[size_t(i)];
+        gemm({.m = K, .n = V, .k = 2 * L, .a = c.keys.data(), .lda = lanes, .b = value, .ldb = V, .c = S, .ldc = V, .beta = 1});
+      }
+    }
+  });
+}
+
+// What the products' gradients mean for the inputs of one chunk, some channels at a time.
+template <class T>
+struct Spread {
+  static constexpr int64_t width = 16;
+  using Rows = T[longest + 1][width];
+  Rows r, a, k, b, decay, d_r, d_a, d_w, d_k, d_b;
+
+  // d_queries d_keys [2L,K], d_pairs [2L,2L], as Chunk orders them; kept [K]: dlog_w from state to state.
+  void run(const View<T>& v, const Chunk<T>& c, int64_t n, int64_t begin, int64_t h, const T* d_queries, const T* d_keys,
+           const T* d_pairs, const T* kept, const DplrScanBackward& g) {
+    const int64_t L = c.L, K = c.K, stride = v.H * K;
+    for (int64_t from = 0; from < K; from += width) {
+      const int64_t columns = std::min(width, K - from), at = v.head(n, begin, h) * K + from;
+      load(v.r + at, stride, r, L, columns);
+      load(v.k + at, stride, k, L, columns);
+      load(v.b + at, stride, b, L, columns);
+      for (int64_t i = 0; i <= L; ++i) load(c.a[size_t(i)] + from, 0, &a[i], 1, columns);
+      load(c.decay.data() + from, K, decay, L, columns);
+      load(d_queries + from, K, d_a, L, columns);
+      load(d_queries + L * K + from, K, d_r, L, columns);
+      load(d_keys + from, K, d_k, L, columns);
+      load(d_keys + L * K + from, K, d_b, L, columns);
+      load(kept + from, 0, d_w, 1, columns);
+      to_queries(L, d_pairs);
+      to_keys(L, d_pairs);
+      for (int64_t i = 0; i < L; ++i)
+        if (c.a[size_t(i)] == c.zeros.data()) std::fill(d_a[i], d_a[i] + width, T(0));
+      copy_rows(&d_r[0][0], width, g.d_r.data<T>() + at, stride, L, columns);
+      copy_rows(&d_a[0][0], width, g.d_a.data<T>() + at, stride, L, columns);
+      copy_rows(&d_k[0][0], width, g.d_k.data<T>() + at, stride, L, columns);
+      copy_rows(&d_b[0][0], width, g.d_b.data<T>() + at, stride, L, columns);
+      copy_rows(&d_w[0][0], width, g.d_log_w.data<T>() + at, stride, L, columns);
+    }
+  }
+
+ private:
+  static void load(const T* from, int64_t stride, T (*to)[width], int64_t rows, int64_t columns) {
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t l = 0; l < width; ++l) to[i][l] = l < columns ? from[i * stride + l] : T(0);
+  }
+
+  struct Four {  // d of the pairs of r_i and of a_{i+1} with k_j and b_j
+    T rk, rb, ak, ab;
+    Four(const T* d_pairs, int64_t L, int64_t i, int64_t j)
+        : rk(d_pairs[(L + i) * 2 * L + j]), rb(d_pairs[(L + i) * 2 * L + L + j]),
+          ak(i + 1 < L ? d_pairs[(i + 1) * 2 * L + j] : T(0)), ab(i + 1 < L ? d_pairs[(i + 1) * 2 * L + L + j] : T(0)) {}
+  };
+
+  // d_r and d_a, each from the farthest source to the nearest; the sum so far is what crosses the next token.
+  void to_queries(int64_t L, const T* d_pairs) {
+    Rows key_k, key_b;  // as token i sees them
+    T gain[width], sum_r[width], sum_a[width];
+    for (int64_t l = 0; l < width; ++l) gain[l] = 1;
+    for (int64_t l = 0; l < width; ++l) d_a[L][l] = 0;
+    for (int64_t i = 1; i < L; ++i)
+      for (int64_t l = 0; l < width; ++l) d_w[i][l] = d_w[0][l];
+    for (int64_t i = 0; i < L; ++i) {
+      for (int64_t l = 0; l < width; ++l) {
+        gain[l] *= decay[i][l];
+        sum_r[l] = gain[l] * d_r[i][l];
+        sum_a[l] = gain[l] * d_a[i + 1][l];
+        d_w[0][l] += r[i][l] * sum_r[l] + a[i + 1][l] * sum_a[l];
+        key_k[i][l] = k[i][l];
+        key_b[i][l] = b[i][l];
+      }
+      for (int64_t j = 0; j < i; ++j) {
+        const Four d(d_pairs, L, i, j);
+        for (int64_t l = 0; l < width; ++l) {
+          key_k[j][l] *= decay[i][l];
+          key_b[j][l] *= decay[i][l];
+          sum_r[l] += d.rk * key_k[j][l] + d.rb * key_b[j][l];
+          sum_a[l] += d.ak * key_k[j][l] + d.ab * key_b[j][l];
+          d_w[j + 1][l] += r[i][l] * sum_r[l] + a[i + 1][l] * sum_a[l];
+        }
+      }
+      const Four d(d_pairs, L, i, i);
+      for (int64_t l = 0; l < width; ++l) {
+        d_r[i][l] = sum_r[l] + d.rk * k[i][l] + d.rb * b[i][l];
+        d_a[i + 1][l] = sum_a[l] + d.ak * k[i][l] + d.ab * b[i][l];
+      }
+    }
+    // Keys to the state after the chunk.
+    for (int64_t l = 0; l < width; ++l) sum_r[l] = 0;
+    for (int64_t j = 0; j + 1 < L; ++j)
+      for (int64_t l = 0; l < width; ++l) {
+        sum_r[l] += key_k[j][l] * d_k[j][l] + key_b[j][l] * d_b[j][l];
+        d_w[j + 1][l] += sum_r[l];
+      }
+  }
+
+  // d_k and d_b, back from the state after the chunk: what token i sends joins, then all decays to token i-1.
+  void to_keys(int64_t L, const T* d_pairs) {
+    for (int64_t i = L - 1; i >= 0; --i)
+      for (int64_t j = 0; j <= i; ++j) {
+        const Four d(d_pairs, L, i, j);
+        T back[width];
+        for (int64_t l = 0; l < width; ++l) back[l] = j < i ? decay[i][l] : T(1);
+        for (int64_t l = 0; l < width; ++l) {
+          d_k[j][l] = back[l] * (d_k[j][l] + d.rk * r[i][l] + d.ak * a[i + 1][l]);
+          d_b[j][l] = back[l] * (d_b[j][l] + d.rb * r[i][l] + d.ab * a[i + 1][l]);
+        }
+      }
+  }
+};
+
+template <class T>
+void backward_chunked(const DplrScanBackward& g) {
+  const View<T> v(g.in);
+  const int64_t K = v.K, V = v.V, KV = K * V, stride = v.H * V, count = (v.steps + g.chunk - 1) / g.chunk;
+  const T *d_y = g.d_y ? g.d_y.data<T>() : nullptr, *d_final = g.d_final ? g.d_final.data<T>() : nullptr;
+  parallel_for(v.B * v.H, 1, [&](int64_t first, int64_t last) {
+    Chunk<T> c(K);
+    Spread<T> spread;
+    std::vector<T> rows(size_t(2 * longest * V)), d_rows(size_t(3 * longest * V));  // v, m; d of v, m, y
+    std::vector<T> d_queries(size_t(lanes * K)), d_keys(d_queries), d_pairs(size_t(lanes * lanes)), kept(static_cast<size_t>(K));
+    std::vector<T> Z(static_cast<size_t>(KV));  // d loss / d state
+    for (int64_t bh = first; bh < last; ++bh) {
+      const int64_t n = bh / v.H, h = bh % v.H;
+      for (int64_t i = 0; i < KV; ++i) Z[size_t(i)] = d_final ? d_final[bh * KV + i] : T(0);
+      for (int64_t q = count - 1; q >= 0; --q) {
+        const int64_t begin = q * g.chunk, L = std::min(g.chunk, v.steps - begin), at = v.head(n, begin, h) * V;
+        const T* S = g.states.data<T>() + ((n * count + q) * v.H + h) * KV;
+        c.load(v, n, begin, L, h);
+        copy_rows(v.v + at, stride, rows.data(), V, L, V);
+        copy_rows(g.m.data<T>() + at, stride, rows.data() + L * V, V, L, V);
+        T *d_value = d_rows.data(), *d_m = d_value + L * V, *d_out = d_m + L * V;
+        if (d_y) copy_rows(d_y + at, stride, d_out, V, L, V);
+        else std::fill(d_out, d_out + L * V, T(0));
+
+        // To v and m; substitution backwards turns d_m into X, row by row, and sends it on.
+        gemm({.transpose_a = true, .m = 2 * L, .n = V, .k = K, .a = c.keys.data(), .lda = lanes, .b = Z.data(), .ldb = V,
+              .c = d_value, .ldc = V});
+        gemm({.transpose_a = true, .m = 2 * L, .n = V, .k = L, .a = &c.pairs[size_t(L * lanes)], .lda = lanes, .b = d_out, .ldb = V,
+              .c = d_value, .ldc = V, .beta = 1});
+        for (int64_t i = L - 1; i > 0; --i)
+          for (int64_t j = 0; j < i; ++j) {
+            const T by_k = c.pairs[size_t(i * lanes + j)], by_b = c.pairs[size_t(i * lanes + L + j)];
+            for (int64_t p = 0; p < V; ++p) {
+              d_value[j * V + p] += by_k * d_m[i * V + p];
+              d_m[j * V + p] += by_b * d_m[i * V + p];
+            }
+          }
+        copy_rows(d_value, V, g.d_v.data<T>() + at, stride, L, V);
+
+        gemm({.transpose_b = true, .m = 2 * L, .n = 2 * L, .k = V, .a = d_m, .lda = V, .b = rows.data(), .ldb = V,
+              .c = d_pairs.data(), .ldc = 2 * L});
+        gemm({.transpose_b = true, .m = 2 * L, .n = K, .k = V, .a = d_m, .lda = V, .b = S, .ldb = V, .c = d_queries.data(), .ldc = K});
+        gemm({.transpose_b = true, .m = 2 * L, .n = K, .k = V, .a = rows.data(), .lda = V, .b = Z.data(), .ldb = V,
+              .c = d_keys.data(), .ldc = K});
+        for (int64_t i = 0; i < K; ++i) {
+          const T *s = S + i * V, *z = &Z[size_t(i * V)];
+          kept[size_t(i)] = c.whole[size_t(i)] * lane_sum<T>(V, [&](int64_t p) { return s[p] * z[p]; });
+        }
+        spread.run(v, c, n, begin, h, d_queries.data(), d_keys.data(), d_pairs.data(), kept.data(), g);
+
+        for (int64_t i = 0; i < K; ++i)
+          for (int64_t p = 0; p < V; ++p) Z[size_t(i * V + p)] *= c.whole[size_t(i)];
+        gemm({.transpose_a = true, .m = K, .n = V, .k = 2 * L, .a = c.queries.data(), .lda = K, .b = d_m, .ldb = V, .c = Z.data(),
+              .ldc = V, .beta = 1});
+      }
+      if (g.d_initial) std::copy(Z.begin(), Z.end(), g.d_initial.data<T>() + bh * KV);
+    }
+  });
+}
+
+void forward(const DplrScanForward& f) {
+  visit<float, double>("dplr_scan", f.in.r.dtype(), [&]<class T>() { f.chunk ? forward_chunked<T>(f) : forward_recurrent<T>(f); });
+}
+void backward(const DplrScanBackward& g) {
+  visit<float, double>("dplr_scan", g.in.r.dtype(), [&]<class T>() { g.chunk ? backward_chunked<T>(g) : backward_recurrent<T>(g); });
+}
+
+const Implement f{dplr_scan_forward, DeviceKind::cpu, forward};
+const Implement b{dplr_scan_backward, DeviceKind::cpu, backward};
+
+}  // namespace
+}  // namespace taper::kernels
