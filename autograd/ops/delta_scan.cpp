@@ -11,8 +11,9 @@ namespace taper {
 static const Op op{"delta_scan", {"q", "k", "v", "log_a", "beta", "initial"}, {"y", "final"}};
 
 static void check_input(const char* edge, const Var& v, const Shape& want, Dtype dtype) {
-  check(!v || (v.shape() == want && v.value.dtype() == dtype), "delta_scan: {} must be {} {} to match q and v; got {} {}", edge,
-        name(dtype), want.text(), v ? name(v.value.dtype()) : "", v ? v.shape().text() : "");
+  check(!v || (v.shape() == want && v.value.dtype() == dtype),
+        "delta_scan: {} must be {} {} to match q and v; got {} {}", edge, name(dtype), want.text(),
+        v ? name(v.value.dtype()) : "", v ? v.shape().text() : "");
 }
 
 DeltaResult delta_scan(const DeltaInputs& in, const Packing& packing, int64_t chunk) {
@@ -36,7 +37,8 @@ DeltaResult delta_scan(const DeltaInputs& in, const Packing& packing, int64_t ch
   const Tensor y = empty_like(v), final(device, {B, H, K, V}, q.dtype());
   const Tensor states = chunk ? Tensor(device, {B, (T + chunk - 1) / chunk, H, K, V}, q.dtype()) : Tensor{};
   const Tensor errors = chunk ? empty_like(v) : Tensor{};
-  kernels::delta_scan_forward({.in = inputs, .y = y, .final = final, .states = states, .errors = errors, .chunk = chunk});
+  kernels::delta_scan_forward(
+      {.in = inputs, .y = y, .final = final, .states = states, .errors = errors, .chunk = chunk});
 
   const auto out = record(op, {in.q, in.k, in.v, in.log_a, in.beta, in.initial}, {y, final}, [=](Flow& flow) {
     const kernels::DeltaScanBackward d{.in = inputs,

@@ -14,7 +14,8 @@ namespace taper::kernels {
 template <class T>
 struct ChunkDecay {
   std::vector<double> sum;    // [L] G
-  std::vector<T> in, out;     // [L] exp(G_i) where i sees the state before the chunk; exp(G_L - G_j) where j reaches the end
+  std::vector<T> in;          // [L] exp(G_i), 0 where a document start hides the state before the chunk from i
+  std::vector<T> out;         // [L] exp(G_L - G_j), 0 where one hides j from the chunk's end
   T whole = 0;                // exp(G_L), 0 if a document starts inside
   std::vector<int64_t> from;  // [L] the first j of i's document inside the chunk
 

@@ -73,12 +73,13 @@ void backward_recurrent(const DeltaScanBackward& a) {
   const int64_t V = v.V, KV = v.KV;
   const T *d_y = a.d_y ? a.d_y.data<T>() : nullptr, *d_final = a.d_final ? a.d_final.data<T>() : nullptr;
   parallel_for(v.B * v.H, 1, [&](int64_t first, int64_t last) {
-    std::vector<T> S(size_t((v.steps + 1) * KV)), errors(size_t(v.steps * V)), Z(static_cast<size_t>(KV));  // every state; d loss / d state
-    std::vector<T> dy(static_cast<size_t>(V)), w(static_cast<size_t>(V));
+    std::vector<T> S(size_t((v.steps + 1) * KV)), errors(size_t(v.steps * V));  // every state and error
+    std::vector<T> Z(static_cast<size_t>(KV)), dy(static_cast<size_t>(V)), w(dy);  // Z: d loss / d state
     for (int64_t bh = first; bh < last; ++bh) {
       const int64_t n = bh / v.H, h = bh % v.H;
       for (int64_t i = 0; i < KV; ++i) S[size_t(i)] = v.initial ? v.initial[bh * KV + i] : T(0);
-      for (int64_t t = 0; t < v.steps; ++t) step(v, n, t, h, &S[size_t(t * KV)], &S[size_t((t + 1) * KV)], &errors[size_t(t * V)]);
+      for (int64_t t = 0; t < v.steps; ++t)
+        step(v, n, t, h, &S[size_t(t * KV)], &S[size_t((t + 1) * KV)], &errors[size_t(t * V)]);
       for (int64_t i = 0; i < KV; ++i) Z[size_t(i)] = d_final ? d_final[bh * KV + i] : T(0);
       for (int64_t t = v.steps - 1; t >= 0; --t) {
         const int64_t at = v.head(n, t, h);
@@ -125,7 +126,8 @@ void backward_recurrent(const DeltaScanBackward& a) {
 struct Chunks {  // where the chunks of a scan lie
   int64_t size, count, steps, H, KV;
   template <class T>
-  Chunks(const View<T>& v, int64_t chunk) : size(chunk), count((v.steps + chunk - 1) / chunk), steps(v.steps), H(v.H), KV(v.KV) {}
+  Chunks(const View<T>& v, int64_t chunk)
+      : size(chunk), count((v.steps + chunk - 1) / chunk), steps(v.steps), H(v.H), KV(v.KV) {}
   int64_t length(int64_t k) const { return std::min(size, steps - k * size); }
   int64_t at(int64_t n, int64_t k, int64_t h) const { return (n * count + k) * H + h; }
 };
@@ -255,14 +257,16 @@ void backward_chunked(const DeltaScanBackward& a) {
   const View<T> v(a.in);
   const Chunks chunks(v, a.chunk);
   const int64_t C = a.chunk, K = v.K, V = v.V, KV = v.KV, k_row = v.H * K, v_row = v.H * V;
-  const T *states = a.states.data<T>(), *errors = a.errors.data<T>(), *d_final = a.d_final ? a.d_final.data<T>() : nullptr;
+  const T *states = a.states.data<T>(), *errors = a.errors.data<T>();
+  const T* d_final = a.d_final ? a.d_final.data<T>() : nullptr;
   const Tensor no_d_y = a.d_y ? Tensor{} : zeros_like(a.in.v);
   const T* d_y = a.d_y ? a.d_y.data<T>() : no_d_y.data<T>();
   const Tensor inverses(a.device(), {v.B * chunks.count * v.H, C, C}, a.in.q.dtype());
   const Tensor d_states = empty_like(a.states);  // d loss / d state after each chunk
   T *inverse = inverses.data<T>(), *Z = d_states.data<T>(), *d_v = a.d_v.data<T>();
 
-  // 1. The inverse of each chunk's I + diag(beta) B; what its outputs send to u (kept in d_v) and to the state before it.
+  // 1. The inverse of each chunk's I + diag(beta) B; what its outputs send to u (kept in d_v) and to the
+  // state before it.
   parallel_for(v.B * chunks.count, 1, [&](int64_t first, int64_t last) {
     ChunkDecay<T> decay(C);
     std::vector<T> M(size_t(C * C)), E(size_t(C * C)), seen(size_t(C * K)), weight(static_cast<size_t>(C));
@@ -302,7 +306,8 @@ void backward_chunked(const DeltaScanBackward& a) {
       const int64_t bh = unit / blocks, n = bh / v.H, h = bh % v.H, left = unit % blocks * state_columns;
       const int64_t columns = std::min(state_columns, V - left);
       for (int64_t i = 0; i < K; ++i)
-        for (int64_t p = 0; p < columns; ++p) after[size_t(i * columns + p)] = d_final ? d_final[bh * KV + left + i * V + p] : T(0);
+        for (int64_t p = 0; p < columns; ++p)
+          after[size_t(i * columns + p)] = d_final ? d_final[bh * KV + left + i * V + p] : T(0);
       for (int64_t c = chunks.count - 1; c >= 0; --c) {
         const int64_t begin = c * C, L = chunks.length(c), at = v.head(n, begin, h);
         const T* k = v.k + at * K;
@@ -331,7 +336,7 @@ void backward_chunked(const DeltaScanBackward& a) {
       }
       if (a.d_initial)
         for (int64_t i = 0; i < K; ++i)
-          std::copy(&after[size_t(i * columns)], &after[size_t(i * columns)] + columns, a.d_initial.data<T>() + bh * KV + left + i * V);
+          std::copy_n(&after[size_t(i * columns)], columns, a.d_initial.data<T>() + bh * KV + left + i * V);
     }
   });
 
@@ -339,8 +344,8 @@ void backward_chunked(const DeltaScanBackward& a) {
   parallel_for(v.B * chunks.count, 1, [&](int64_t first, int64_t last) {
     ChunkDecay<T> decay(C);
     std::vector<T> E(size_t(C * C)), QK(size_t(C * C)), KK(size_t(C * C)), dP(size_t(C * C)), dM(size_t(C * C));
-    std::vector<T> X(size_t(C * K)), Y(size_t(C * K)), W(size_t(C * K)), beta(static_cast<size_t>(C)), pairs(static_cast<size_t>(C));
-    std::vector<double> d_log_a(static_cast<size_t>(C)), ends(static_cast<size_t>(C)), starts(static_cast<size_t>(C));
+    std::vector<T> X(size_t(C * K)), Y(X), W(X), beta(static_cast<size_t>(C)), pairs(beta);
+    std::vector<double> d_log_a(static_cast<size_t>(C)), ends(d_log_a), starts(d_log_a);
     for (int64_t nk = first; nk < last; ++nk) {
       const int64_t n = nk / chunks.count, c = nk % chunks.count, begin = c * C, L = chunks.length(c);
       for (int64_t h = 0; h < v.H; ++h) {
@@ -395,7 +400,8 @@ void backward_chunked(const DeltaScanBackward& a) {
         gemm({.transpose_b = true, .m = L, .n = K, .k = V,
               .a = e, .lda = v_row, .b = dS, .ldb = V, .c = W.data(), .ldc = K});
         for (int64_t i = 0; i < L; ++i) {
-          T *x = &X[size_t(i * K)], *y = &Y[size_t(i * K)], *w = &W[size_t(i * K)], *to_q = dq + i * k_row, *to_k = dk + i * k_row;
+          T *x = &X[size_t(i * K)], *y = &Y[size_t(i * K)], *w = &W[size_t(i * K)];
+          T *to_q = dq + i * k_row, *to_k = dk + i * k_row;
           const T *key = k + i * k_row, *query = q + i * k_row;
           const T in = decay.in[size_t(i)], out = decay.out[size_t(i)] * beta[size_t(i)];
           for (int64_t s = 0; s < K; ++s) {
@@ -409,8 +415,8 @@ void backward_chunked(const DeltaScanBackward& a) {
         for (int64_t t = L - 1; t >= 0; --t) d_log_a[size_t(t)] += right += ends[size_t(t)];
         for (int64_t t = 1; t < L; ++t) d_log_a[size_t(t)] += left += starts[size_t(t - 1)];
 
-        // State to state. Behind a decay to 0 nothing is left to add up.
-        const double kept = decay.whole == 0 ? 0 : double(decay.whole) * lane_sum<double>(KV, [&](int64_t i) { return S[i] * dS[i]; });
+        // State to state.
+        const double kept = double(decay.whole) * lane_sum<double>(KV, [&](int64_t i) { return S[i] * dS[i]; });
         for (int64_t t = 0; t < L; ++t) a.d_log_a.data<T>()[at + t * v.H] = T(d_log_a[size_t(t)] + kept);
       }
     }
@@ -418,10 +424,12 @@ void backward_chunked(const DeltaScanBackward& a) {
 }
 
 void forward(const DeltaScanForward& a) {
-  visit<float, double>("delta_scan", a.in.q.dtype(), [&]<class T>() { a.chunk ? forward_chunked<T>(a) : forward_recurrent<T>(a); });
+  visit<float, double>("delta_scan", a.in.q.dtype(),
+                       [&]<class T>() { a.chunk ? forward_chunked<T>(a) : forward_recurrent<T>(a); });
 }
 void backward(const DeltaScanBackward& a) {
-  visit<float, double>("delta_scan", a.in.q.dtype(), [&]<class T>() { a.chunk ? backward_chunked<T>(a) : backward_recurrent<T>(a); });
+  visit<float, double>("delta_scan", a.in.q.dtype(),
+                       [&]<class T>() { a.chunk ? backward_chunked<T>(a) : backward_recurrent<T>(a); });
 }
 
 const Implement f{delta_scan_forward, DeviceKind::cpu, forward};

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "tensor/gemm.h"
+#include "tensor/ops/chunk_decay.h"
 #include "tensor/parallel.h"
-#include "tensor/vector_math.h"
 
 namespace taper::kernels {
 namespace {
@@ -135,41 +135,6 @@ void backward_recurrent(const SsdScanBackward& a) {
 
 // ---- the chunked form ----
 
-// The decays inside one chunk of one head, with document starts worked in.
-template <class T>
-struct ChunkDecay {
-  std::vector<double> sum;    // [L] G
-  std::vector<T> in, out;     // [L] exp(G_i) where i sees the state before the chunk; exp(G_L - G_j) where j reaches the end
-  T whole = 0;                // exp(G_L), 0 if a document starts inside
-  std::vector<int64_t> from;  // [L] the first j of i's document inside the chunk
-
-  explicit ChunkDecay(int64_t chunk) : sum(size_t(chunk)), in(size_t(chunk)), out(size_t(chunk)), from(size_t(chunk)) {}
-
-  void load(const View<T>& v, int64_t n, int64_t begin, int64_t L, int64_t h) {
-    double s = 0;
-    for (int64_t i = 0; i < L; ++i) {
-      sum[size_t(i)] = s += double(v.log_a[v.head(n, begin + i, h)]);
-      from[size_t(i)] = std::max<int64_t>(0, v.packing.start_of(n, begin + i) - begin);
-      // A start at the chunk's first token cuts the state off too, unless it is the window's first.
-      const int64_t start = v.packing.start_of(n, begin + i);
-      const bool sees = begin == 0 ? start == 0 : start < begin;
-      in[size_t(i)] = sees ? T(math::exp(T(s))) : T(0);
-      if (i == L - 1) whole = in[size_t(i)];
-    }
-    for (int64_t j = 0; j < L; ++j) out[size_t(j)] = j >= from[size_t(L - 1)] ? math::exp(T(s - sum[size_t(j)])) : T(0);
-  }
-
-  void matrix(int64_t L, T* E /* [L,L] */) const {
-    for (int64_t i = 0; i < L; ++i) {
-      T* row = E + i * L;
-      const double at = sum[size_t(i)];
-      std::fill(row, row + from[size_t(i)], T(0));
-      for (int64_t j = from[size_t(i)]; j <= i; ++j) row[j] = math::exp(T(at - sum[size_t(j)]));
-      std::fill(row + i + 1, row + L, T(0));
-    }
-  }
-};
-
 template <class T>
 struct Chunks {  // where the chunks of a scan lie
   int64_t size, count, NP;
@@ -199,7 +164,7 @@ void forward_chunked(const SsdScanForward& a) {
     for (int64_t nk = first; nk < last; ++nk) {
       const int64_t n = nk / chunks.count, k = nk % chunks.count, begin = k * C, L = chunks.length(v, k);
       for (int64_t h = 0; h < v.H; ++h) {
-        decay.load(v, n, begin, L, h);
+        decay.load(v.packing, v.log_a + v.head(n, begin, h), v.H, n, begin, L);
         whole[size_t(nk * v.H + h)] = decay.whole;
         for (int64_t j = 0; j < L; ++j) weight[size_t(j)] = decay.out[size_t(j)] * v.dt_at(v.head(n, begin + j, h));
         scaled_rows(v.x + v.head(n, begin, h) * P, x_row, L, P, weight.data(), weighted.data());
@@ -238,7 +203,7 @@ void forward_chunked(const SsdScanForward& a) {
         T* out = y + v.head(n, begin, h) * P;
         if (h % (v.H / v.G) == 0)
           gemm({.transpose_b = true, .m = L, .n = L, .k = N, .a = c, .lda = b_row, .b = b, .ldb = b_row, .c = M.data(), .ldc = L});
-        decay.load(v, n, begin, L, h);
+        decay.load(v.packing, v.log_a + v.head(n, begin, h), v.H, n, begin, L);
         decay.matrix(L, E.data());
         for (int64_t i = 0; i < L; ++i)
           for (int64_t j = 0; j <= i; ++j) E[size_t(i * L + j)] *= M[size_t(i * L + j)];
@@ -276,7 +241,7 @@ void backward_chunked(const SsdScanBackward& a) {
     for (int64_t nk = first; nk < last; ++nk) {
       const int64_t n = nk / chunks.count, k = nk % chunks.count, begin = k * C, L = chunks.length(v, k);
       for (int64_t h = 0; h < v.H; ++h) {
-        decay.load(v, n, begin, L, h);
+        decay.load(v.packing, v.log_a + v.head(n, begin, h), v.H, n, begin, L);
         whole[size_t(nk * v.H + h)] = decay.whole;
         scaled_rows(d_y + v.head(n, begin, h) * P, x_row, L, P, decay.in.data(), weighted.data());
         gemm({.transpose_a = true, .m = N, .n = P, .k = L, .a = v.c + v.group(n, begin, h), .lda = b_row,
@@ -324,7 +289,7 @@ void backward_chunked(const SsdScanBackward& a) {
           for (int64_t i = 0; i < L; ++i)
             for (int64_t s = 0; s < N; ++s) db[i * b_row + s] = dc[i * b_row + s] = T(0);
         }
-        decay.load(v, n, begin, L, h);
+        decay.load(v.packing, v.log_a + v.head(n, begin, h), v.H, n, begin, L);
         decay.matrix(L, E.data());
         for (int64_t j = 0; j < L; ++j) {
           dt[size_t(j)] = v.dt_at(v.head(n, begin + j, h));

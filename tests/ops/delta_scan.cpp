@@ -26,13 +26,14 @@ Build scan(const Dims& s, int64_t chunk) {
 
 Example example(const Dims& s) {
   const double longest = 1 / std::sqrt(double(s.K));  // |k| <= 1, so that beta up to 2 is stable
-  Example e{.name = fmt::format("B={} T={} H={} K={} V={} decay {}..{} chunk {}{}", s.B, s.T, s.H, s.K, s.V, s.slowest, s.fastest,
-                                s.chunk, s.initial ? "" : " bare"),
+  const Shape heads{s.B, s.T, s.H};
+  Example e{.name = fmt::format("B={} T={} H={} K={} V={} decay {}..{} chunk {}{}", s.B, s.T, s.H, s.K, s.V, s.slowest,
+                                s.fastest, s.chunk, s.initial ? "" : " bare"),
             .inputs = {{.edge = "q", .shape = {s.B, s.T, s.H, s.K}, .time_axis = 1},
                        {.edge = "k", .shape = {s.B, s.T, s.H, s.K}, .fill = uniform(-longest, longest), .time_axis = 1},
                        {.edge = "v", .shape = {s.B, s.T, s.H, s.V}, .time_axis = 1},
-                       {.edge = "log_a", .shape = {s.B, s.T, s.H}, .fill = uniform(-s.fastest, -s.slowest), .time_axis = 1},
-                       {.edge = "beta", .shape = {s.B, s.T, s.H}, .fill = uniform(0, 2), .time_axis = 1}},
+                       {.edge = "log_a", .shape = heads, .fill = uniform(-s.fastest, -s.slowest), .time_axis = 1},
+                       {.edge = "beta", .shape = heads, .fill = uniform(0, 2), .time_axis = 1}},
             .build = scan(s, s.chunk),
             .definition = scan(s, 0)};
   if (s.initial) e.inputs.push_back({.edge = "initial", .shape = {s.B, s.H, s.K, s.V}, .carried = true});
@@ -41,7 +42,8 @@ Example example(const Dims& s) {
 
 std::vector<Example> examples() {
   std::vector<Example> all;
-  for (int64_t T : {1, 2, 3, 7, 15, 16, 17}) all.push_back(example({.B = 2, .T = T, .H = 3, .K = 4, .V = 3, .chunk = 16}));
+  for (int64_t T : {1, 2, 3, 7, 15, 16, 17})
+    all.push_back(example({.B = 2, .T = T, .H = 3, .K = 4, .V = 3, .chunk = 16}));
   for (int64_t T : {63, 64, 65, 127, 128, 129}) all.push_back(example({.B = 1, .T = T, .H = 2, .K = 3, .V = 4}));
   all.push_back(example({.B = 3, .T = 33, .H = 2, .K = 4, .V = 5, .initial = false, .chunk = 8}));
   all.push_back(example({.B = 1, .T = 70, .H = 1, .K = 2, .V = 131}));  // more columns than one piece of the state
@@ -107,7 +109,8 @@ void expect_chunked_is_recurrent(const Window& w, double f64_limit) {
     const Outcome got = run(w, delta_chunk, dtype);
     expect_close(got.y, want.y, exact ? f64_limit : 1e-5, "y");
     expect_close(got.final, want.final, exact ? f64_limit : 1e-5, "final");
-    for (const auto& [name, g] : want.gradients) expect_close(got.gradients.at(name), g, exact ? f64_limit : 5e-5, name.c_str());
+    for (const auto& [name, g] : want.gradients)
+      expect_close(got.gradients.at(name), g, exact ? f64_limit : 5e-5, name.c_str());
   }
 }
 
@@ -138,14 +141,17 @@ void holds_over_1000_tokens() {
 
 // beta = 0 writes nothing: y_t = scale exp(G_t) S_0^T q_t, and still beta has a gradient.
 void beta_of_zero_only_decays() {
-  Window w{.T = 100, .H = 1, .K = 3, .V = 2, .log_a = std::vector<double>(100, -0.03125), .beta = std::vector<double>(100, 0.0)};
+  const double rate = 0.03125;
+  const Window w{.T = 100, .H = 1, .K = 3, .V = 2, .log_a = std::vector(100, -rate), .beta = std::vector(100, 0.0)};
   const Outcome got = run(w, delta_chunk, Dtype::f64);
   const auto q = numbers("q", 300), S = numbers("initial", 6), y = to_doubles(got.y);
   for (int64_t t = 0; t < w.T; ++t)
     for (int64_t p = 0; p < w.V; ++p) {
       double want = 0;
-      for (int64_t i = 0; i < w.K; ++i) want += 0.5 * std::exp(-0.03125 * double(t + 1)) * S[size_t(i * w.V + p)] * q[size_t(t * w.K + i)];
-      expect(std::abs(y[size_t(t * w.V + p)] - want) < 1e-14, "y at {}: want {}; got {}", t, want, y[size_t(t * w.V + p)]);
+      for (int64_t i = 0; i < w.K; ++i)
+        want += 0.5 * std::exp(-rate * double(t + 1)) * S[size_t(i * w.V + p)] * q[size_t(t * w.K + i)];
+      const double at = y[size_t(t * w.V + p)];
+      expect(std::abs(at - want) < 1e-14, "y at {}: want {}; got {}", t, want, at);
     }
   for (double d : to_doubles(got.gradients.at("v"))) expect(d == 0, "d_v must be 0; got {}", d);
   expect_chunked_is_recurrent(w, 1e-11);
@@ -153,7 +159,8 @@ void beta_of_zero_only_decays() {
 
 // beta = 2 with unit keys and no decay turns the state about, as a mirror does: its norm stays.
 void beta_of_two_reflects() {
-  Window w{.T = 1000, .H = 1, .K = 16, .V = 5, .log_a = std::vector<double>(1000, 0.0), .beta = std::vector<double>(1000, 2.0), .value = 0};
+  const std::vector<double> none(1000, 0.0), two(1000, 2.0);
+  Window w{.T = 1000, .H = 1, .K = 16, .V = 5, .log_a = none, .beta = two, .value = 0};
   auto norm = [](const std::vector<double>& v) {
     double sum = 0;
     for (double x : v) sum += x * x;
@@ -187,9 +194,8 @@ void a_gate_of_zero_is_the_plain_delta_rule() {
     }
   for (int64_t chunk : {int64_t(0), int64_t(16), delta_chunk}) {
     const Outcome got = run(w, chunk, Dtype::f64);
-    expect(relative_error(to_doubles(got.y), want) < 1e-13, "chunk {}: y is {:.2e} off", chunk, relative_error(to_doubles(got.y), want));
-    expect(relative_error(to_doubles(got.final), S) < 1e-13, "chunk {}: the state is {:.2e} off", chunk,
-           relative_error(to_doubles(got.final), S));
+    const double of_y = relative_error(to_doubles(got.y), want), of_state = relative_error(to_doubles(got.final), S);
+    expect(of_y < 1e-13 && of_state < 1e-13, "chunk {}: y is {:.2e} off, the state {:.2e}", chunk, of_y, of_state);
   }
 }
 
@@ -197,9 +203,16 @@ void a_gate_of_zero_is_the_plain_delta_rule() {
 void a_split_run_equals_one_run() {
   Device& cpu = open_device("cpu");
   const int64_t T = 50, H = 2, K = 4, V = 3;
-  struct Part { const char* name; int64_t row; std::vector<double> all; };
-  std::vector<Part> parts = {{"q", H * K, numbers("q", T * H * K)}, {"k", H * K, unit_keys(T * H, K)}, {"v", H * V, numbers("v", T * H * V)},
-                             {"log_a", H, {}}, {"beta", H, {}}};
+  struct Part {
+    const char* name;
+    int64_t row;
+    std::vector<double> all;
+  };
+  std::vector<Part> parts = {{"q", H * K, numbers("q", T * H * K)},
+                             {"k", H * K, unit_keys(T * H, K)},
+                             {"v", H * V, numbers("v", T * H * V)},
+                             {"log_a", H, {}},
+                             {"beta", H, {}}};
   for (int64_t i = 0; i < T * H; ++i) {
     parts[3].all.push_back(-Random(9, "log_a").uniform(uint64_t(i)));
     parts[4].all.push_back(2 * Random(9, "beta").uniform(uint64_t(i)));
@@ -217,10 +230,13 @@ void a_split_run_equals_one_run() {
     for (size_t i = 0; i + 1 < bounds.size(); ++i) {
       const int64_t n = bounds[i + 1] - bounds[i];
       std::vector<Var> in;
-      for (const Part& p : parts)
-        in.push_back(tape.leaf(fmt::format("{} {}", p.name, i),
-                               from_doubles(cpu, p.row == H ? Shape{1, n, H} : Shape{1, n, H, p.row / H}, Dtype::f64, piece(p.all, p.row, i))));
-      const DeltaResult r = delta_scan({.q = in[0], .k = in[1], .v = in[2], .log_a = in[3], .beta = in[4], .initial = state}, {}, 16);
+      for (const Part& p : parts) {
+        const Shape shape = p.row == H ? Shape{1, n, H} : Shape{1, n, H, p.row / H};
+        const Tensor value = from_doubles(cpu, shape, Dtype::f64, piece(p.all, p.row, i));
+        in.push_back(tape.leaf(fmt::format("{} {}", p.name, i), value));
+      }
+      const DeltaResult r = delta_scan(
+          {.q = in[0], .k = in[1], .v = in[2], .log_a = in[3], .beta = in[4], .initial = state}, {}, 16);
       roots.push_back(r.y);
       seeds.push_back(from_doubles(cpu, r.y.shape(), Dtype::f64, piece(numbers("dy", T * H * V), H * V, i)));
       for (double y : to_doubles(r.y.value)) out["y"].push_back(y);
@@ -233,7 +249,7 @@ void a_split_run_equals_one_run() {
     out["d initial"] = to_doubles(d.at("initial"));
     for (const Part& p : parts)
       for (size_t i = 0; i + 1 < bounds.size(); ++i)
-        for (double x : to_doubles(d.at(fmt::format("{} {}", p.name, i)))) out[fmt::format("d {}", p.name)].push_back(x);
+        for (double x : to_doubles(d.at(fmt::format("{} {}", p.name, i)))) out["d " + std::string(p.name)].push_back(x);
     return out;
   };
   const auto whole = run_pieces({0, T});
@@ -248,9 +264,11 @@ void a_split_run_equals_one_run() {
 void final_state_alone_has_gradients() {
   Device& cpu = open_device("cpu");
   Tape tape;
-  auto ones = [&](const char* name, const Shape& s, double v) { return tape.leaf(name, full(cpu, s, Dtype::f64, v)); };
-  const DeltaResult r = delta_scan({.q = ones("q", {1, 3, 1, 1}, 1), .k = ones("k", {1, 3, 1, 1}, 1), .v = ones("v", {1, 3, 1, 1}, 1),
-                                    .log_a = ones("log_a", {1, 3, 1}, -1), .beta = ones("beta", {1, 3, 1}, 0.5), .initial = {}}, {});
+  auto of = [&](const char* name, const Shape& s, double v) { return tape.leaf(name, full(cpu, s, Dtype::f64, v)); };
+  const Shape row{1, 3, 1, 1};
+  const DeltaResult r = delta_scan({.q = of("q", row, 1), .k = of("k", row, 1), .v = of("v", row, 1),
+                                    .log_a = of("log_a", {1, 3, 1}, -1), .beta = of("beta", {1, 3, 1}, 0.5),
+                                    .initial = {}}, {});
   const auto d = backward(r.final, full(cpu, {1, 1, 1, 1}, Dtype::f64, 1));
   // S_t = S_{t-1} / 2e + v_t / 2
   const auto dv = to_doubles(d.at("v"));
@@ -265,17 +283,19 @@ void refuses_bad_input() {
   Device& cpu = open_device("cpu");
   auto t = [&](const Shape& s, Dtype type = Dtype::f32) { return constant(zeros(cpu, s, type)); };
   auto with = [&](auto change) {
-    DeltaInputs in{.q = t({2, 8, 3, 4}), .k = t({2, 8, 3, 4}), .v = t({2, 8, 3, 5}), .log_a = t({2, 8, 3}), .beta = t({2, 8, 3}),
-                   .initial = t({2, 3, 4, 5})};
+    DeltaInputs in{.q = t({2, 8, 3, 4}), .k = t({2, 8, 3, 4}), .v = t({2, 8, 3, 5}), .log_a = t({2, 8, 3}),
+                   .beta = t({2, 8, 3}), .initial = t({2, 3, 4, 5})};
     change(in);
     delta_scan(in, {});
   };
   with([](DeltaInputs&) {});
-  expect_error([&] { with([&](DeltaInputs& in) { in.q = t({2, 8, 3}); }); }, "delta_scan: q must be [B,T,H,K]; got [2,8,3]");
+  expect_error([&] { with([&](DeltaInputs& in) { in.q = t({2, 8, 3}); }); },
+               "delta_scan: q must be [B,T,H,K]; got [2,8,3]");
   expect_error([&] { with([&](DeltaInputs& in) { in.v = {}; }); }, "delta_scan: v must be [B,T,H,V]; got nothing");
   expect_error([&] { with([&](DeltaInputs& in) { in.q = in.k = t({2, 0, 3, 4}); }); },
                "delta_scan: wants T >= 1 and chunk >= 0; got T 0 and chunk 64");
-  expect_error([&] { with([&](DeltaInputs& in) { in.scale = std::nan(""); }); }, "delta_scan: scale must be a finite number; got nan");
+  expect_error([&] { with([&](DeltaInputs& in) { in.scale = std::nan(""); }); },
+               "delta_scan: scale must be a finite number; got nan");
   expect_error([&] { with([&](DeltaInputs& in) { in.beta = {}; }); }, "delta_scan: k, log_a and beta must be given");
   expect_error([&] { with([&](DeltaInputs& in) { in.k = t({2, 8, 3, 5}); }); },
                "delta_scan: k must be f32 [2,8,3,4] to match q and v; got f32 [2,8,3,5]");
