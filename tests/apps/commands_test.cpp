@@ -2,7 +2,7 @@
 #include <doctest/doctest.h>
 
 #include "nn/checkpoint.h"
-#include "tiny.h"
+#include "tests/apps/tiny.h"
 
 using namespace taper;
 using namespace taper::test;

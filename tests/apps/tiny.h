@@ -1,6 +1,6 @@
 // Tiny: a run that takes a second, for tests of everything around the numbers.
 #pragma once
-#include "program.h"
+#include "tests/apps/program.h"
 
 namespace taper::test {
 

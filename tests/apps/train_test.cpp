@@ -8,7 +8,7 @@
 #include "apps/config.h"
 #include "apps/trained.h"
 #include "nn/checkpoint.h"
-#include "tiny.h"
+#include "tests/apps/tiny.h"
 
 using namespace taper;
 using namespace taper::test;

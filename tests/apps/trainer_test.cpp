@@ -10,7 +10,7 @@
 #include "apps/sources.h"
 #include "tensor/error.h"
 #include "tensor/parallel.h"
-#include "tiny.h"
+#include "tests/apps/tiny.h"
 
 using namespace taper;
 
