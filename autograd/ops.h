@@ -45,6 +45,7 @@ Var matmul(const Var& a, const Var& b, Transposes transposes = {});
 Var embedding(const Var& table, const Tensor& ids);  // table [V,D], ids [...] i32 -> [...,D]
 
 Var rms_norm(const Var& x, const Var& weight, double eps);  // over the last dimension
+Var l2_norm(const Var& x, double eps);                      // x / sqrt(sum x^2 + eps) over the last dimension
 
 enum class GateOrder { gate_then_norm, norm_then_gate };
 Var gated_rms_norm(const Var& x, const Var& gate, const Var& weight, double eps, GateOrder order);
