@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "tensor/error.h"
+#include "tensor/kernel.h"
 
 namespace taper {
 
@@ -114,6 +115,11 @@ std::map<std::string, Opener, std::less<>>& openers() {
   return table;
 }
 
+// A build whose GPU backend lacks a room would stop in the middle of a step: "auto" must not choose it.
+bool every_kernel_runs_on_gpus() {
+  return std::ranges::all_of(registered_kernels(), [](const KernelSlots& k) { return k.filled[size_t(DeviceKind::cuda)]; });
+}
+
 }  // namespace
 
 DeviceOpener::DeviceOpener(std::string_view prefix, Device& (*open)(int), bool (*available)()) {
@@ -128,7 +134,7 @@ Device& open_device(std::string_view name) {
   if (name == "plan") return plan;
   if (name == "auto") {
     for (const auto& [prefix, opener] : openers())
-      if (opener.available()) return opener.open(0);
+      if (every_kernel_runs_on_gpus() && opener.available()) return opener.open(0);
     return cpu;
   }
   const size_t colon = name.find(':');

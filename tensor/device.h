@@ -49,7 +49,8 @@ class Device {
   size_t live_ = 0, peak_ = 0;
 };
 
-// "cpu", "cuda:0", "plan", or "auto": a GPU when one answers, else the CPU. The same name gives the
+// "cpu", "cuda:0", "plan", or "auto": a GPU when one answers and the build has every kernel for it, else
+// the CPU. The same name gives the
 // same device for the life of the process. Errors: an unknown name (78), no such GPU (69).
 Device& open_device(std::string_view name);
 
