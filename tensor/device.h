@@ -50,8 +50,8 @@ class Device {
 };
 
 // "cpu", "cuda:0", "plan", or "auto": a GPU when one answers and the build has every kernel for it, else
-// the CPU. The same name gives the
-// same device for the life of the process. Errors: an unknown name (78), no such GPU (69).
+// the CPU. The same name gives the same device for the life of the process. Errors: an unknown name (78),
+// no such GPU (69).
 Device& open_device(std::string_view name);
 
 // Registers how a kind of device is opened: static const DeviceOpener _{"cuda", open, available};
