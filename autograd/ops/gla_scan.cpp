@@ -9,8 +9,9 @@ namespace taper {
 static const Op op{"gla_scan", {"q", "k", "v", "log_a", "initial"}, {"y", "final"}};
 
 static void check_input(const char* edge, const Var& v, const Shape& want, Dtype dtype) {
-  check(!v || (v.shape() == want && v.value.dtype() == dtype), "gla_scan: {} must be {} {} to match q and v; got {} {}", edge,
-        name(dtype), want.text(), v ? name(v.value.dtype()) : "", v ? v.shape().text() : "");
+  check(!v || (v.shape() == want && v.value.dtype() == dtype),
+        "gla_scan: {} must be {} {} to match q and v; got {} {}", edge, name(dtype), want.text(),
+        v ? name(v.value.dtype()) : "", v ? v.shape().text() : "");
 }
 
 GlaResult gla_scan(const GlaInputs& in, double scale, const Packing& packing, int64_t chunk) {
@@ -26,8 +27,8 @@ GlaResult gla_scan(const GlaInputs& in, double scale, const Packing& packing, in
   check_input("initial", in.initial, {B, H, K, V}, v.dtype());
   check_packing("gla_scan", packing, B, T);
 
-  const kernels::GlaScanInputs inputs{.q = q, .k = in.k.value, .v = v, .log_a = in.log_a.value, .initial = in.initial.value,
-                                      .scale = scale, .packing = packing};
+  const kernels::GlaScanInputs inputs{.q = q, .k = in.k.value, .v = v, .log_a = in.log_a.value,
+                                      .initial = in.initial.value, .scale = scale, .packing = packing};
   Device& device = v.device();
   const Tensor y = empty_like(v), final(device, {B, H, K, V}, v.dtype());
   const Tensor states = chunk ? Tensor(device, {B, (T + chunk - 1) / chunk, H, K, V}, v.dtype()) : Tensor{};

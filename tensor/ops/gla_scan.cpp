@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 #include <vector>
 
 #include "tensor/gemm.h"
@@ -74,7 +75,8 @@ void backward_recurrent(const GlaScanBackward& a) {
     for (int64_t bh = first; bh < last; ++bh) {
       const int64_t n = bh / v.H, h = bh % v.H;
       for (int64_t i = 0; i < KV; ++i) S[size_t(i)] = v.initial ? v.initial[bh * KV + i] : T(0);
-      for (int64_t t = 0; t < v.steps; ++t) step(v, n, t, v.head(n, t, h), &S[size_t(t * KV)], &S[size_t((t + 1) * KV)]);
+      for (int64_t t = 0; t < v.steps; ++t)
+        step(v, n, t, v.head(n, t, h), &S[size_t(t * KV)], &S[size_t((t + 1) * KV)]);
       for (int64_t i = 0; i < KV; ++i) Z[size_t(i)] = d_final ? d_final[bh * KV + i] : T(0);
       for (int64_t t = v.steps - 1; t >= 0; --t) {
         const int64_t at = v.head(n, t, h);
@@ -108,6 +110,18 @@ void backward_recurrent(const GlaScanBackward& a) {
 // ---- the chunked form ----
 
 constexpr int64_t block = 16;  // tokens inside which decays are running products; lanes of the inner loops
+
+// 16 numbers side by side, anywhere in memory.
+template <class T>
+struct Wide {
+  typedef T Lanes __attribute__((vector_size(block * sizeof(T)), aligned(alignof(T)), may_alias));
+};
+template <class T>
+using Lanes = typename Wide<T>::Lanes;
+template <class T>
+Lanes<T>& lanes(T* p) { return *reinterpret_cast<Lanes<T>*>(p); }
+template <class T>
+const Lanes<T>& lanes(const T* p) { return *reinterpret_cast<const Lanes<T>*>(p); }
 
 constexpr int64_t padded(int64_t n) { return (n + block - 1) / block * block; }
 
@@ -150,21 +164,34 @@ struct Chunk {
       from[size_t(i)] = std::max<int64_t>(0, start - begin);
       // A start at the chunk's first token cuts the state off too, unless it is the window's first.
       sees[size_t(i)] = begin == 0 ? start == 0 : start < begin;
-      const bool resets = v.packing.resets(n, begin + i);
       for (int64_t c = 0; c < v.K; ++c) {
         q[size_t(row + c)] = v.scale * v.q[at + c];
         k[size_t(row + c)] = v.k[at + c];
         sum[size_t(row + c)] = (i ? sum[size_t(row - width + c)] : 0.0) + double(v.log_a[at + c]);
       }
-      for (int64_t c = 0; c < v.K; ++c) a[size_t(row + c)] = resets ? T(0) : math::exp(v.log_a[at + c]);
     }
-    for (std::vector<T>* z : {&q, &k, &a}) std::fill(z->begin() + L * width, z->end(), T(0));
+    for (std::vector<T>* z : {&q, &k}) std::fill(z->begin() + L * width, z->end(), T(0));
+  }
+  void load_decays(const View<T>& v, int64_t n, int64_t begin, int64_t h) {  // a: for the pairs inside blocks
+    for (int64_t i = 0; i < L; ++i) {
+      const T* log_a = v.log_a + v.head(n, begin + i, h) * v.K;
+      T* to = &a[size_t(i * width)];
+      if (v.packing.resets(n, begin + i)) std::fill_n(to, v.K, T(0));
+      else
+        for (int64_t c = 0; c < v.K; ++c) to[c] = math::exp(log_a[c]);
+    }
+    std::fill(a.begin() + L * width, a.end(), T(0));
   }
 
-  // factor = exp(from - to), x = by * factor, for one row.
+  // Row i: factor = exp(late - early), x = by * factor. Below `tiny` it is 0, so that the product of two factors is
+  // no denormal: those make the matrix products several times slower where decays are strong.
   void decayed_row(int64_t i, const double* late, const double* early, const T* by) {
     T *f = &factor[size_t(i * width)], *to = &x[size_t(i * width)];
-    for (int64_t c = 0; c < width; ++c) f[c] = math::exp(T(late[c] - early[c]));
+    constexpr T tiny = std::is_same_v<T, float> ? T(0x1p-63) : T(0x1p-511);
+    for (int64_t c = 0; c < width; ++c) {
+      const T decay = math::exp(T(late[c] - early[c]));
+      f[c] = decay < tiny ? T(0) : decay;
+    }
     for (int64_t c = 0; c < width; ++c) to[c] = by[i * width + c] * f[c];
   }
   void clear_row(int64_t i) {
@@ -175,7 +202,8 @@ struct Chunk {
   // Towards the state before the chunk: exp(G_i), and q times that.
   void queries_of_state() {
     const std::vector<double> none(size_t(width), 0.0);
-    for (int64_t i = 0; i < L; ++i) sees[size_t(i)] ? decayed_row(i, &sum[size_t(i * width)], none.data(), q.data()) : clear_row(i);
+    for (int64_t i = 0; i < L; ++i)
+      sees[size_t(i)] ? decayed_row(i, &sum[size_t(i * width)], none.data(), q.data()) : clear_row(i);
   }
   // Towards the state after it: exp(G_L - G_j), and k times that.
   void keys_of_state() {
@@ -202,81 +230,78 @@ struct Chunk {
       for (int64_t j = column; j < std::min(from[size_t(i)], columns_end); ++j) M[i * side + j] = T(0);
   }
 
-  // A inside one block: channel by channel, W[j] = k_j exp(G_i - G_j) runs with i.
+  // A inside one block, channel by channel: W[j] = k_j exp(G_i - G_j), lanes are the j, runs with i.
   void pairs_inside(int64_t row) {
-    T M[block][block] = {};
+    Lanes<T> M[block] = {};
     for (int64_t c = 0; c < width; ++c) {
-      T W[block] = {};
+      const int64_t at = row * width + c;
+      Lanes<T> W = {};
+#pragma GCC unroll 16
       for (int64_t i = 0; i < block; ++i) {
-        const size_t at = size_t((row + i) * width + c);
-        const T decay = a[at], ki = k[at], qi = q[at];
-        for (int64_t j = 0; j < block; ++j) W[j] = W[j] * decay + (i == j ? ki : T(0));
-        for (int64_t j = 0; j < block; ++j) M[i][j] += qi * W[j];
+        W *= a[size_t(at + i * width)];
+        W[i] = k[size_t(at + i * width)];
+        M[i] += q[size_t(at + i * width)] * W;
       }
     }
-    for (int64_t i = 0; i < block; ++i) std::copy(M[i], M[i] + block, &A[size_t((row + i) * side + row)]);
+    for (int64_t i = 0; i < block; ++i) lanes(&A[size_t((row + i) * side + row)]) = M[i];
   }
 
-  // What the pairs inside one block send back, from dA [C,C]: adds to dq, dk and d_log_a [C,K].
+  // What the pairs inside one block send back, from dA [C,C]: adds to dq, dk and d_log_a [C,K]. Lanes are channels.
   void pairs_inside_back(int64_t row, const T* dA, T* dq, T* dk, T* d_log_a) const {
-    T W[block][block][block];  // [i][j][lane], 16 channels at a time
+    Lanes<T> W[block][block];  // [i][j]
     for (int64_t c = 0; c < width; c += block) {
       for (int64_t i = 0; i < block; ++i) {
         const int64_t at = (row + i) * width + c;
-        T sum_q[block] = {};
+        const T* d = dA + (row + i) * side + row;
+        const Lanes<T> decay = lanes(&a[size_t(at)]);
+        Lanes<T> sum = lanes(dq + at);
         for (int64_t j = 0; j < i; ++j) {
-          const T d = dA[(row + i) * side + row + j];
-          for (int64_t l = 0; l < block; ++l) {
-            W[i][j][l] = W[i - 1][j][l] * a[size_t(at + l)];
-            sum_q[l] += d * W[i][j][l];
-          }
+          const Lanes<T> w = W[i - 1][j] * decay;
+          W[i][j] = w;
+          sum += d[j] * w;
         }
-        const T d = dA[(row + i) * side + row + i];
-        for (int64_t l = 0; l < block; ++l) {
-          W[i][i][l] = k[size_t(at + l)];
-          dq[at + l] += sum_q[l] + d * W[i][i][l];
-        }
+        W[i][i] = lanes(&k[size_t(at)]);
+        lanes(dq + at) = sum + d[i] * W[i][i];
       }
-      T X[block][block] = {};  // [j][lane]
+      Lanes<T> X[block] = {};  // [j]
       for (int64_t i = block - 1; i >= 0; --i) {
         const int64_t at = (row + i) * width + c;
-        T sum_a[block] = {};
+        const T* d = dA + (row + i) * side + row;
+        const Lanes<T> decay = lanes(&a[size_t(at)]), query = lanes(&q[size_t(at)]);
+        Lanes<T> sum = lanes(d_log_a + at);
         for (int64_t j = 0; j < i; ++j) {
-          const T d = dA[(row + i) * side + row + j];
-          for (int64_t l = 0; l < block; ++l) {
-            const T z = X[j][l] + d * q[size_t(at + l)];
-            sum_a[l] += z * W[i][j][l];
-            X[j][l] = z * a[size_t(at + l)];
-          }
+          const Lanes<T> x = X[j] + d[j] * query;
+          sum += x * W[i][j];
+          X[j] = x * decay;
         }
-        const T d = dA[(row + i) * side + row + i];
-        for (int64_t l = 0; l < block; ++l) {
-          dk[at + l] += X[i][l] + d * q[size_t(at + l)];
-          d_log_a[at + l] += sum_a[l];
-        }
+        lanes(dk + at) += X[i] + d[i] * query;
+        lanes(d_log_a + at) = sum;
       }
     }
   }
 
-  // Rows [begin,end) of d (from q, or k, times factor) reach dq or dk, and what crosses each t reaches d_log_a.
+  // Rows [begin,end) of d, times factor, are a share of dq or dk; what of it crosses each t goes to d_log_a.
   void add_queries(int64_t begin, int64_t end, const T* d, T* dq, T* d_log_a) const {
-    std::vector<T> run(size_t(width), T(0));  // sum_{i>=t} q_i * dq_i
-    for (int64_t i = end - 1; i >= begin; --i)
-      for (int64_t c = 0, at = i * width; c < width; ++c, ++at) {
-        const T part = d[at] * factor[size_t(at)];
-        dq[at] += part;
-        d_log_a[at] += run[size_t(c)] += q[size_t(at)] * part;
+    for (int64_t c = 0; c < width; c += block) {
+      Lanes<T> run = {};  // sum_{i>=t} q_i * dq_i
+      for (int64_t at = (end - 1) * width + c; at >= begin * width; at -= width) {
+        const Lanes<T> share = lanes(d + at) * lanes(&factor[size_t(at)]);
+        lanes(dq + at) += share;
+        run += lanes(&q[size_t(at)]) * share;
+        lanes(d_log_a + at) += run;
       }
+    }
   }
   void add_keys(int64_t begin, int64_t end, const T* d, T* dk, T* d_log_a) const {
-    std::vector<T> run(size_t(width), T(0));  // sum_{j<t} k_j * dk_j
-    for (int64_t j = begin; j < end; ++j)
-      for (int64_t c = 0, at = j * width; c < width; ++c, ++at) {
-        const T part = d[at] * factor[size_t(at)];
-        dk[at] += part;
-        d_log_a[at] += run[size_t(c)];
-        run[size_t(c)] += k[size_t(at)] * part;
+    for (int64_t c = 0; c < width; c += block) {
+      Lanes<T> run = {};  // sum_{j<t} k_j * dk_j
+      for (int64_t at = begin * width + c; at < end * width; at += width) {
+        const Lanes<T> share = lanes(d + at) * lanes(&factor[size_t(at)]);
+        lanes(dk + at) += share;
+        lanes(d_log_a + at) += run;
+        run += lanes(&k[size_t(at)]) * share;
       }
+    }
   }
 };
 
@@ -331,26 +356,28 @@ void forward_chunked(const GlaScanForward& a) {
       for (int64_t h = 0; h < v.H; ++h) {
         const int64_t at = v.head(n, begin, h) * V;
         chunk.load(v, n, begin, L, h);
+        chunk.load_decays(v, n, begin, h);
         for (int64_t row = 0; row < L; row += block) chunk.pairs_inside(row);
         for_each_boundary(L, [&](int64_t b, int64_t mid, int64_t end) { chunk.pairs_across(b, mid, end); });
-        gemm({.m = L, .n = V, .k = L, .a = chunk.A.data(), .lda = chunk.side, .b = v.v + at, .ldb = v_row, .c = y + at, .ldc = v_row});
+        gemm({.m = L, .n = V, .k = L, .a = chunk.A.data(), .lda = chunk.side, .b = v.v + at, .ldb = v_row,
+              .c = y + at, .ldc = v_row});
         chunk.queries_of_state();
-        gemm({.m = L, .n = V, .k = K, .a = chunk.x.data(), .lda = chunk.width, .b = states + chunks.state(n, c, h), .ldb = V,
-              .c = y + at, .ldc = v_row, .beta = 1});
+        gemm({.m = L, .n = V, .k = K, .a = chunk.x.data(), .lda = chunk.width,
+              .b = states + chunks.state(n, c, h), .ldb = V, .c = y + at, .ldc = v_row, .beta = 1});
       }
     }
   });
 }
 
-// <a, b> with 16 sums side by side, which is what vectorises.
+// <a, b>, 16 sums beside each other.
 template <class T>
 T dot(const T* a, const T* b, int64_t n) {
-  T lanes[block] = {}, sum = 0;
+  Lanes<T> sums = {};
+  T sum = 0;
   int64_t i = 0;
-  for (; i + block <= n; i += block)
-    for (int64_t l = 0; l < block; ++l) lanes[l] += a[i + l] * b[i + l];
+  for (; i + block <= n; i += block) sums += lanes(a + i) * lanes(b + i);
   for (; i < n; ++i) sum += a[i] * b[i];
-  for (T l : lanes) sum += l;
+  for (int64_t l = 0; l < block; ++l) sum += sums[l];
   return sum;
 }
 
@@ -414,7 +441,9 @@ void backward_chunked(const GlaScanBackward& a) {
         const T *x = v.v + at, *dy = d_y + at, *S = states + chunks.state(n, c, h), *dS = Z + chunks.state(n, c, h);
         T* dv = a.d_v.data<T>() + at;
         chunk.load(v, n, begin, L, h);
-        gemm({.transpose_b = true, .m = L, .n = L, .k = V, .a = dy, .lda = v_row, .b = x, .ldb = v_row, .c = dA.data(), .ldc = side});
+        chunk.load_decays(v, n, begin, h);
+        gemm({.transpose_b = true, .m = L, .n = L, .k = V, .a = dy, .lda = v_row, .b = x, .ldb = v_row,
+              .c = dA.data(), .ldc = side});
         chunk.mask(dA.data(), 0, L, 0, L);
         for (int64_t i = L; i < padded(L); ++i) std::fill_n(&dA[size_t(i * side)], side, T(0));
         for (std::vector<T>* z : {&dq, &dk}) std::fill(z->begin(), z->end(), T(0));
@@ -440,16 +469,20 @@ void backward_chunked(const GlaScanBackward& a) {
           chunk.add_queries(mid, end, part.data(), dq.data(), d_log_a.data());
           chunk.add_keys(b, mid, part.data(), dk.data(), d_log_a.data());
         });
-        gemm({.transpose_a = true, .m = L, .n = V, .k = L, .a = chunk.A.data(), .lda = side, .b = dy, .ldb = v_row, .c = dv, .ldc = v_row});
+        gemm({.transpose_a = true, .m = L, .n = V, .k = L, .a = chunk.A.data(), .lda = side, .b = dy, .ldb = v_row,
+              .c = dv, .ldc = v_row});
 
         // State before the chunk to outputs; inputs to the state after it.
         chunk.queries_of_state();
-        gemm({.transpose_b = true, .m = L, .n = K, .k = V, .a = dy, .lda = v_row, .b = S, .ldb = V, .c = part.data(), .ldc = width});
+        gemm({.transpose_b = true, .m = L, .n = K, .k = V, .a = dy, .lda = v_row, .b = S, .ldb = V,
+              .c = part.data(), .ldc = width});
         chunk.add_queries(0, L, part.data(), dq.data(), d_log_a.data());
         chunk.keys_of_state();
-        gemm({.transpose_b = true, .m = L, .n = K, .k = V, .a = x, .lda = v_row, .b = dS, .ldb = V, .c = part.data(), .ldc = width});
+        gemm({.transpose_b = true, .m = L, .n = K, .k = V, .a = x, .lda = v_row, .b = dS, .ldb = V,
+              .c = part.data(), .ldc = width});
         chunk.add_keys(0, L, part.data(), dk.data(), d_log_a.data());
-        gemm({.m = L, .n = V, .k = K, .a = chunk.x.data(), .lda = width, .b = dS, .ldb = V, .c = dv, .ldc = v_row, .beta = 1});
+        gemm({.m = L, .n = V, .k = K, .a = chunk.x.data(), .lda = width, .b = dS, .ldb = V, .c = dv,
+              .ldc = v_row, .beta = 1});
 
         for (int64_t i = 0; i < L; ++i) {
           const int64_t to = v.head(n, begin + i, h) * K, row = i * width;
@@ -465,10 +498,14 @@ void backward_chunked(const GlaScanBackward& a) {
 }
 
 void forward(const GlaScanForward& a) {
-  visit<float, double>("gla_scan", a.in.v.dtype(), [&]<class T>() { a.chunk ? forward_chunked<T>(a) : forward_recurrent<T>(a); });
+  visit<float, double>("gla_scan", a.in.v.dtype(), [&]<class T>() {
+    a.chunk ? forward_chunked<T>(a) : forward_recurrent<T>(a);
+  });
 }
 void backward(const GlaScanBackward& a) {
-  visit<float, double>("gla_scan", a.in.v.dtype(), [&]<class T>() { a.chunk ? backward_chunked<T>(a) : backward_recurrent<T>(a); });
+  visit<float, double>("gla_scan", a.in.v.dtype(), [&]<class T>() {
+    a.chunk ? backward_chunked<T>(a) : backward_recurrent<T>(a);
+  });
 }
 
 const Implement f{gla_scan_forward, DeviceKind::cpu, forward};

@@ -17,6 +17,8 @@
 // 16. Each pair of blocks meets at one boundary m, and with R = G_{m-1} both exponents are <= 0:
 //   A_ij = (q_i * exp(G_i - R)) . (k_j * exp(R - G_j))            i >= m > j: one product of matrices
 // Inside a block of 16 the decays are running products of exp(log_a), at most 15 factors.
+// A decay towards a boundary or the state counts as 0 below 2^-63 in f32 (2^-511 in f64): two of them never
+// multiply to a denormal.
 //
 // Backward, given dY and dS_out (specification 2.3; Z = d S):
 //   dS_in = diag(exp(G_L)) dS_out + sum_i (q_i * exp(G_i)) dy_i^T

@@ -18,19 +18,21 @@ struct Dims {
 
 Build scan(const Dims& s, int64_t chunk) {
   return [s, chunk](const std::vector<Var>& in, const Packing& packing) {
-    const GlaResult r = gla_scan({.q = in[0], .k = in[1], .v = in[2], .log_a = in[3], .initial = s.initial ? in[4] : Var{}}, s.scale,
-                                 packing, chunk);
+    const Var initial = s.initial ? in[4] : Var{};
+    const GlaResult r =
+        gla_scan({.q = in[0], .k = in[1], .v = in[2], .log_a = in[3], .initial = initial}, s.scale, packing, chunk);
     return std::vector{r.y, r.final};
   };
 }
 
 Example example(const Dims& s) {
-  Example e{.name = fmt::format("B={} T={} H={} K={} V={} decay {}..{} chunk {}{}", s.B, s.T, s.H, s.K, s.V, s.slowest, s.fastest,
-                                s.chunk, s.initial ? "" : " bare"),
+  Example e{.name = fmt::format("B={} T={} H={} K={} V={} decay {}..{} chunk {}{}", s.B, s.T, s.H, s.K, s.V, s.slowest,
+                                s.fastest, s.chunk, s.initial ? "" : " bare"),
             .inputs = {{.edge = "q", .shape = {s.B, s.T, s.H, s.K}, .time_axis = 1},
                        {.edge = "k", .shape = {s.B, s.T, s.H, s.K}, .time_axis = 1},
                        {.edge = "v", .shape = {s.B, s.T, s.H, s.V}, .time_axis = 1},
-                       {.edge = "log_a", .shape = {s.B, s.T, s.H, s.K}, .fill = uniform(-s.fastest, -s.slowest), .time_axis = 1}},
+                       {.edge = "log_a", .shape = {s.B, s.T, s.H, s.K},
+                        .fill = uniform(-s.fastest, -s.slowest), .time_axis = 1}},
             .build = scan(s, s.chunk),
             .definition = scan(s, 0)};
   if (s.initial) e.inputs.push_back({.edge = "initial", .shape = {s.B, s.H, s.K, s.V}, .carried = true});
@@ -39,10 +41,12 @@ Example example(const Dims& s) {
 
 std::vector<Example> examples() {
   std::vector<Example> all;
-  for (int64_t T : {1, 2, 3, 7, 15, 16, 17}) all.push_back(example({.B = 2, .T = T, .H = 2, .K = 5, .V = 3, .chunk = 16}));
+  for (int64_t T : {1, 2, 3, 7, 15, 16, 17})
+    all.push_back(example({.B = 2, .T = T, .H = 2, .K = 5, .V = 3, .chunk = 16}));
   for (int64_t T : {63, 64, 65, 127, 128, 129}) all.push_back(example({.B = 1, .T = T, .H = 2, .K = 4, .V = 3}));
   all.push_back(example({.B = 3, .T = 33, .H = 2, .K = 3, .V = 4, .initial = false, .chunk = 8}));
-  all.push_back(example({.B = 2, .T = 90, .H = 1, .K = 17, .V = 2, .chunk = 40}));  // more channels than lanes, ragged blocks
+  // More channels than lanes, ragged blocks.
+  all.push_back(example({.B = 2, .T = 90, .H = 1, .K = 17, .V = 2, .chunk = 40}));
   all.push_back(example({.B = 1, .T = 200, .H = 2, .K = 2, .V = 2, .slowest = 0, .fastest = 1e-6}));
   all.push_back(example({.B = 2, .T = 70, .H = 2, .K = 3, .V = 2, .slowest = 5, .fastest = 30}));
   return all;
@@ -57,18 +61,19 @@ std::vector<double> values(const char* what, int64_t n) {
 }
 
 // Chunked in both dtypes against the recurrence in f64, outputs and every gradient, finite throughout.
-void agrees_with_recurrence(const Dims& s, const std::vector<double>& log_a, const std::vector<std::vector<int64_t>>& documents, double f64) {
+void agrees_with_recurrence(const Dims& s, const std::vector<double>& log_a,
+                            const std::vector<std::vector<int64_t>>& documents, double f64) {
   Device& cpu = open_device("cpu");
   const Packing packing = documents.empty() ? Packing{} : make_packing(cpu, s.B, s.T, documents);
   const Shape keys{s.B, s.T, s.H, s.K}, outputs{s.B, s.T, s.H, s.V}, state{s.B, s.H, s.K, s.V};
   auto run = [&](int64_t form, Dtype as) {
     Tape tape;
     auto in = [&](const char* name, const Shape& shape) {
-      return tape.leaf(name, from_doubles(cpu, shape, as, std::string_view(name) == "log_a" ? log_a : values(name, shape.numel())));
+      const bool given = std::string_view(name) == "log_a";
+      return tape.leaf(name, from_doubles(cpu, shape, as, given ? log_a : values(name, shape.numel())));
     };
-    const GlaResult r = gla_scan(
-        {.q = in("q", keys), .k = in("k", keys), .v = in("v", outputs), .log_a = in("log_a", keys), .initial = in("initial", state)},
-        s.scale, packing, form);
+    const GlaResult r = gla_scan({.q = in("q", keys), .k = in("k", keys), .v = in("v", outputs),
+                                  .log_a = in("log_a", keys), .initial = in("initial", state)}, s.scale, packing, form);
     auto all = backward({r.y, r.final}, {from_doubles(cpu, outputs, as, values("dy", outputs.numel())),
                                          from_doubles(cpu, state, as, values("ds", state.numel()))});
     all["y"] = r.y.value;
@@ -103,7 +108,7 @@ void survives_extreme_decays() {
   agrees_with_recurrence(s, log_a, {{1, 16, 17, 40, 64, 70, 71, 128, 149}}, 1e-10);
 }
 
-// The gradient of a fast channel's decay is tiny beside those of slow ones: each channel by itself must be right.
+// The gradient of a fast channel's decay is tiny: each rate by itself, so that no larger one hides its error.
 void small_decay_gradients_keep_their_digits() {
   for (double rate : {1e-6, 0.05, 2.0, 8.0, 14.0}) {
     const Dims s{.B = 1, .T = 130, .H = 1, .K = 3, .V = 4};
@@ -142,7 +147,8 @@ void a_split_run_equals_one_run() {
     auto part = [&](const Tensor& t, int64_t begin, int64_t end) {
       const int64_t row = t.numel() / t.size(0) / T;
       std::vector<double> all = to_doubles(t), v;
-      for (int64_t b = 0; b < t.size(0); ++b) v.insert(v.end(), all.begin() + (b * T + begin) * row, all.begin() + (b * T + end) * row);
+      for (int64_t b = 0; b < t.size(0); ++b)
+        v.insert(v.end(), all.begin() + (b * T + begin) * row, all.begin() + (b * T + end) * row);
       return constant(from_doubles(cpu, {t.size(0), end - begin, t.size(2), t.size(3)}, Dtype::f64, v));
     };
     auto piece = [&](int64_t begin, int64_t end, const Var& state) {
@@ -163,7 +169,8 @@ void final_state_alone_has_gradients() {
   Device& cpu = open_device("cpu");
   Tape tape;
   auto ones = [&](const char* name, double v) { return tape.leaf(name, full(cpu, {1, 3, 1, 1}, Dtype::f64, v)); };
-  const GlaResult r = gla_scan({.q = ones("q", 1), .k = ones("k", 1), .v = ones("v", 1), .log_a = ones("log_a", -1), .initial = {}}, 1, {});
+  const GlaResult r = gla_scan(
+      {.q = ones("q", 1), .k = ones("k", 1), .v = ones("v", 1), .log_a = ones("log_a", -1), .initial = {}}, 1, {});
   const auto d = backward(r.final, full(cpu, {1, 1, 1, 1}, Dtype::f64, 1));
   // S_3 = e^-2 v_1 + e^-1 v_2 + v_3
   const auto dv = to_doubles(d.at("v")), dl = to_doubles(d.at("log_a"));
@@ -182,7 +189,8 @@ void refuses_bad_shapes() {
                "gla_scan: v must be [B,T,H,V]; got [2,8,3]");
   expect_error([&] { gla_scan({.q = {}, .k = q, .v = v, .log_a = q, .initial = {}}, 1, {}); },
                "gla_scan: q must be [B,T,H,K]; got nothing");
-  expect_error([&] { gla_scan({.q = q, .k = q, .v = v, .log_a = {}, .initial = {}}, 1, {}); }, "gla_scan: k and log_a must be given");
+  expect_error([&] { gla_scan({.q = q, .k = q, .v = v, .log_a = {}, .initial = {}}, 1, {}); },
+               "gla_scan: k and log_a must be given");
   expect_error([&] { gla_scan({.q = q, .k = q, .v = v, .log_a = t({2, 8, 3, 1}), .initial = {}}, 1, {}); },
                "gla_scan: log_a must be f32 [2,8,3,4] to match q and v; got f32 [2,8,3,1]");
   expect_error([&] { gla_scan({.q = q, .k = q, .v = v, .log_a = q, .initial = t({2, 3, 5, 4})}, 1, {}); },
@@ -192,11 +200,13 @@ void refuses_bad_shapes() {
 }
 
 Bench bench(const Dims& s) {
-  const double tokens = double(s.B * s.T * s.H), K = double(s.K), V = double(s.V), pairs = double(s.chunk + 1) / 2;  // j <= i
+  const double tokens = double(s.B * s.T * s.H), K = double(s.K), V = double(s.V);
+  const double pairs = double(s.chunk + 1) / 2;  // j <= i, per token: only what the triangle holds counts
   const double forward = tokens * (2 * pairs * (K + V) + 4 * K * V);
   const double backward = tokens * (2 * pairs * (3 * K + 2 * V) + 8 * K * V);
   const double bytes = 4 * tokens * (3 * K + 2 * V);
-  return {.example = example(s), .forward_flops = forward, .forward_bytes = bytes, .backward_flops = backward, .backward_bytes = 2 * bytes};
+  return {.example = example(s), .forward_flops = forward, .forward_bytes = bytes, .backward_flops = backward,
+          .backward_bytes = 2 * bytes};
 }
 
 const RegisterCase registered{{
@@ -204,7 +214,8 @@ const RegisterCase registered{{
     .ops = {"gla_scan"},
     .examples = examples(),
     .looks_back = true,
-    .bench = {bench({.B = 1, .T = 2048, .H = 4, .K = 96, .V = 192, .initial = false}), bench({.B = 4, .T = 512, .H = 2, .K = 64, .V = 64, .initial = false})},
+    .bench = {bench({.B = 1, .T = 2048, .H = 4, .K = 96, .V = 192, .initial = false}),
+              bench({.B = 4, .T = 512, .H = 2, .K = 64, .V = 64, .initial = false})},
     .checks = {{"survives extreme decays", survives_extreme_decays},
                {"small decay gradients keep their digits", small_decay_gradients_keep_their_digits},
                {"holds over a long window", holds_over_a_long_window},
