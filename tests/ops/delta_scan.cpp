@@ -74,6 +74,8 @@ struct Window {
   int64_t T, H, K, V;
   std::vector<double> log_a, beta;  // [T,H]
   double value = 1;                 // v is drawn, then times this
+  bool one_key = false;             // every token has the first one's key
+  bool rounded = false;             // inputs as f32 holds them, so that f32 and f64 see the same numbers
 };
 
 struct Outcome {
@@ -84,13 +86,18 @@ struct Outcome {
 Outcome run(const Window& w, int64_t chunk, Dtype dtype) {
   Device& cpu = open_device("cpu");
   Tape tape;
-  auto in = [&](const char* name, const Shape& shape, const std::vector<double>& v) {
+  auto in = [&](const char* name, const Shape& shape, std::vector<double> v) {
+    if (w.rounded)
+      for (double& x : v) x = float(x);
     return tape.leaf(name, from_doubles(cpu, shape, dtype, v));
   };
   std::vector<double> value = numbers("v", w.T * w.H * w.V);
   for (double& x : value) x *= w.value;
+  std::vector<double> keys = unit_keys(w.T * w.H, w.K);
+  if (w.one_key)
+    for (size_t i = 0; i < keys.size(); ++i) keys[i] = keys[i % size_t(w.K)];
   const DeltaResult r = delta_scan({.q = in("q", {1, w.T, w.H, w.K}, numbers("q", w.T * w.H * w.K)),
-                                    .k = in("k", {1, w.T, w.H, w.K}, unit_keys(w.T * w.H, w.K)),
+                                    .k = in("k", {1, w.T, w.H, w.K}, keys),
                                     .v = in("v", {1, w.T, w.H, w.V}, value),
                                     .log_a = in("log_a", {1, w.T, w.H}, w.log_a),
                                     .beta = in("beta", {1, w.T, w.H}, w.beta),
@@ -102,7 +109,8 @@ Outcome run(const Window& w, int64_t chunk, Dtype dtype) {
                                     from_doubles(cpu, r.final.shape(), dtype, numbers("ds", w.H * w.K * w.V))})};
 }
 
-void expect_chunked_is_recurrent(const Window& w, double f64_limit) {
+void expect_chunked_is_recurrent(Window w, double f64_limit) {
+  w.rounded = true;
   const Outcome want = run(w, 0, Dtype::f64);
   for (Dtype dtype : {Dtype::f64, Dtype::f32}) {
     const bool exact = dtype == Dtype::f64;
@@ -172,6 +180,17 @@ void beta_of_two_reflects() {
     expect(std::abs(after / before - 1) < limit, "the state's norm must stay {}; got {}", before, after);
   }
   w.value = 1;
+  expect_chunked_is_recurrent(w, 1e-11);
+}
+
+// One key over and over: the hardest matrix to invert, all of it beta. Not 2 itself: there nothing ever
+// fades, and what f32 rounds off k . k adds up with T (1.5e-5 at T = 200).
+void one_key_over_and_over() {
+  Window w{.T = 200, .H = 4, .K = 8, .V = 3, .log_a = {}, .beta = {}, .one_key = true};
+  for (int64_t i = 0; i < w.T * w.H; ++i) {
+    w.log_a.push_back(i % w.H == 3 ? -0.01 : 0.0);
+    w.beta.push_back(std::vector{1.0, 1.9, 0.01, 1.5}[size_t(i % w.H)]);
+  }
   expect_chunked_is_recurrent(w, 1e-11);
 }
 
@@ -331,6 +350,7 @@ const RegisterCase registered{{
                {"holds over 1000 tokens", holds_over_1000_tokens},
                {"beta of zero only decays", beta_of_zero_only_decays},
                {"beta of two reflects", beta_of_two_reflects},
+               {"one key over and over", one_key_over_and_over},
                {"a gate of zero is the plain delta rule", a_gate_of_zero_is_the_plain_delta_rule},
                {"a split run equals one run", a_split_run_equals_one_run},
                {"the final state alone has gradients", final_state_alone_has_gradients},
