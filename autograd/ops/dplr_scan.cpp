@@ -34,8 +34,9 @@ DplrResult dplr_scan(const DplrInputs& in, const Packing& packing, int64_t chunk
                                        .b = in.b.value, .initial = in.initial.value, .packing = packing};
   Device& device = r.device();
   const Tensor y = empty_like(inputs.v), final(device, {B, H, K, V}, r.dtype());
-  const Tensor states = chunk ? Tensor(device, {B, (T + chunk - 1) / chunk, H, K, V}, r.dtype()) : Tensor{};
-  const Tensor m = chunk ? empty_like(inputs.v) : Tensor{};
+  const int64_t chunks = chunk ? (T + chunk - 1) / chunk : 0;
+  const Tensor states = chunk ? Tensor(device, {B, chunks, H, K, V}, r.dtype()) : Tensor{};
+  const Tensor m = chunk ? Tensor(device, {B, chunks, H, chunk, V}, r.dtype()) : Tensor{};
   kernels::dplr_scan_forward({.in = inputs, .y = y, .final = final, .states = states, .m = m, .chunk = chunk});
 
   const auto out = record(op, {in.r, in.log_w, in.k, in.v, in.a, in.b, in.initial}, {y, final}, [=](Flow& flow) {

@@ -120,7 +120,20 @@ void backward_recurrent(const DplrScanBackward& g) {
 
 // ---- the chunked form ----
 
-constexpr int64_t longest = dplr_scan_longest_chunk, lanes = 2 * longest;
+constexpr int64_t longest = dplr_scan_longest_chunk, side = 2 * longest;
+constexpr int64_t width = 16;  // lanes
+
+// 16 numbers side by side, anywhere in memory.
+template <class T>
+struct Wide {
+  typedef T Lanes __attribute__((vector_size(width * sizeof(T)), aligned(alignof(T)), may_alias));
+};
+template <class T>
+using Lanes = typename Wide<T>::Lanes;
+template <class T>
+Lanes<T>& lanes(T* p) {
+  return *reinterpret_cast<Lanes<T>*>(p);
+}
 
 // One chunk of one head as the products want it. A row that asks before the decay comes first: rows 0..L-1
 // belong to a, rows L..2L-1 to r; of the keys, 0..L-1 are k and L..2L-1 are b.
@@ -130,15 +143,15 @@ struct Chunk {
   std::vector<T> decay;    // [L,K] exp(log_w), 0 where a document begins
   std::vector<T> whole;    // [K] D_L0
   std::vector<T> queries;  // [2L,K] as the state before the chunk sees them
-  std::vector<T> keys;     // [K,lanes] as the end of the chunk sees them
-  std::vector<T> pairs;    // [2L,lanes] rows against keys
+  std::vector<T> keys;     // [K,side] as the end of the chunk sees them
+  std::vector<T> pairs;    // [2L,side] rows against keys
   std::vector<const T*> a;  // [L+1] the rows of a; zeros where nothing is read: at a document start, and behind the end
   std::vector<T> zeros, ones, gain;
   std::vector<double> sum;
 
   explicit Chunk(int64_t K)
-      : K(K), decay(size_t(longest * K)), whole(size_t(K)), queries(size_t(2 * longest * K)), keys(size_t(K * lanes)),
-        pairs(size_t(lanes * lanes)), a(size_t(longest + 1)), zeros(size_t(K), T(0)), ones(size_t(K), T(1)), gain(size_t(K)),
+      : K(K), decay(size_t(longest * K)), whole(size_t(K)), queries(size_t(2 * longest * K)), keys(size_t(K * side)),
+        pairs(size_t(side * side)), a(size_t(longest + 1)), zeros(size_t(K), T(0)), ones(size_t(K), T(1)), gain(size_t(K)),
         sum(size_t(K)) {}
 
   void load(const View<T>& v, int64_t n, int64_t begin, int64_t length, int64_t h) {
@@ -161,7 +174,7 @@ struct Chunk {
     if (cut) std::fill(whole.begin(), whole.end(), T(0));
 
     std::fill(keys.begin(), keys.end(), T(0));
-    std::fill(pairs.begin(), pairs.begin() + lanes, T(0));
+    std::fill(pairs.begin(), pairs.begin() + side, T(0));
     std::copy(a[0], a[0] + K, queries.begin());
     std::fill(gain.begin(), gain.end(), T(1));
     for (int64_t i = 0; i < L; ++i) {
@@ -179,21 +192,25 @@ struct Chunk {
   // Token i: its keys join, r_i and a_{i+1} meet all keys so far, then all keys decay as token i+1 asks.
   void meet(const T* k, const T* b, const T* r, const T* next, const T* d, int64_t i) {
     for (int64_t c = 0; c < K; ++c) {
-      keys[size_t(c * lanes + i)] = k[c];
-      keys[size_t(c * lanes + L + i)] = b[c];
+      keys[size_t(c * side + i)] = k[c];
+      keys[size_t(c * side + L + i)] = b[c];
     }
-    T of_r[lanes] = {}, of_a[lanes] = {};
+    static_assert(side == 2 * width);
+    Lanes<T> r_low = {}, r_high = {}, a_low = {}, a_high = {};
     for (int64_t c = 0; c < K; ++c) {
-      T* key = &keys[size_t(c * lanes)];
-      const T rc = r[c], ac = next[c], dc = d[c];
-      for (int64_t j = 0; j < lanes; ++j) {
-        of_r[j] += rc * key[j];
-        of_a[j] += ac * key[j];
-        key[j] *= dc;
-      }
+      Lanes<T>&low = lanes(&keys[size_t(c * side)]), &high = lanes(&keys[size_t(c * side + width)]);
+      r_low += r[c] * low;
+      r_high += r[c] * high;
+      a_low += next[c] * low;
+      a_high += next[c] * high;
+      low *= d[c];
+      high *= d[c];
     }
-    std::copy(of_r, of_r + lanes, &pairs[size_t((L + i) * lanes)]);
-    if (i + 1 < L) std::copy(of_a, of_a + lanes, &pairs[size_t((i + 1) * lanes)]);
+    lanes(&pairs[size_t((L + i) * side)]) = r_low;
+    lanes(&pairs[size_t((L + i) * side + width)]) = r_high;
+    if (i + 1 == L) return;
+    lanes(&pairs[size_t((i + 1) * side)]) = a_low;
+    lanes(&pairs[size_t((i + 1) * side + width)]) = a_high;
   }
 };
 
@@ -211,37 +228,40 @@ void forward_chunked(const DplrScanForward& f) {
     std::vector<T> rows(size_t(3 * longest * V));  // v, m, y
     for (int64_t bh = first; bh < last; ++bh) {
       const int64_t n = bh / v.H, h = bh % v.H;
-      T* S = f.final.data<T>() + bh * KV;  // runs in place
-      for (int64_t i = 0; i < KV; ++i) S[i] = v.initial ? v.initial[bh * KV + i] : T(0);
+      auto state = [&](int64_t q) {
+        return q < count ? f.states.data<T>() + ((n * count + q) * v.H + h) * KV : f.final.data<T>() + bh * KV;
+      };
+      for (int64_t i = 0; i < KV; ++i) state(0)[i] = v.initial ? v.initial[bh * KV + i] : T(0);
       for (int64_t q = 0; q < count; ++q) {
         const int64_t begin = q * f.chunk, L = std::min(f.chunk, v.steps - begin), at = v.head(n, begin, h) * V;
-        std::copy(S, S + KV, f.states.data<T>() + ((n * count + q) * v.H + h) * KV);
+        const T* S = state(q);
+        T* S_out = state(q + 1);
         c.load(v, n, begin, L, h);
         T *value = rows.data(), *m = value + L * V, *y = m + L * V;
         copy_rows(v.v + at, stride, value, V, L, V);
         gemm({.m = 2 * L, .n = V, .k = K, .a = c.queries.data(), .lda = K, .b = S, .ldb = V, .c = m, .ldc = V});
         for (int64_t i = 1; i < L; ++i)
           for (int64_t j = 0; j < i; ++j) {
-            const T by_k = c.pairs[size_t(i * lanes + j)], by_b = c.pairs[size_t(i * lanes + L + j)];
+            const T by_k = c.pairs[size_t(i * side + j)], by_b = c.pairs[size_t(i * side + L + j)];
             for (int64_t p = 0; p < V; ++p) m[i * V + p] += by_k * value[j * V + p] + by_b * m[j * V + p];
           }
-        gemm({.m = L, .n = V, .k = 2 * L, .a = &c.pairs[size_t(L * lanes)], .lda = lanes, .b = value, .ldb = V, .c = y, .ldc = V,
+        gemm({.m = L, .n = V, .k = 2 * L, .a = &c.pairs[size_t(L * side)], .lda = side, .b = value, .ldb = V, .c = y, .ldc = V,
               .beta = 1});
-        copy_rows(m, V, f.m.data<T>() + at, stride, L, V);
+        std::copy(m, m + L * V, f.m.data<T>() + ((n * count + q) * v.H + h) * f.chunk * V);
         copy_rows(y, V, f.y.data<T>() + at, stride, L, V);
         for (int64_t i = 0; i < K; ++i)
-          for (int64_t p = 0; p < V; ++p) S[i * V + p] *= c.whole[size_t(i)];
-        gemm({.m = K, .n = V, .k = 2 * L, .a = c.keys.data(), .lda = lanes, .b = value, .ldb = V, .c = S, .ldc = V, .beta = 1});
+          for (int64_t p = 0; p < V; ++p) S_out[i * V + p] = c.whole[size_t(i)] * S[i * V + p];
+        gemm({.m = K, .n = V, .k = 2 * L, .a = c.keys.data(), .lda = side, .b = value, .ldb = V, .c = S_out, .ldc = V,
+              .beta = 1});
       }
     }
   });
 }
 
-// What the products' gradients mean for the inputs of one chunk, some channels at a time.
+// What the products' gradients mean for the inputs of one chunk, `width` channels at a time.
 template <class T>
 struct Spread {
-  static constexpr int64_t width = 16;
-  using Rows = T[longest + 1][width];
+  using Rows = Lanes<T>[longest + 1];
   Rows r, a, k, b, decay, d_r, d_a, d_w, d_k, d_b;
 
   // d_queries d_keys [2L,K], d_pairs [2L,2L], as Chunk orders them; kept [K]: dlog_w from state to state.
@@ -259,86 +279,88 @@ struct Spread {
       load(d_queries + L * K + from, K, d_r, L, columns);
       load(d_keys + from, K, d_k, L, columns);
       load(d_keys + L * K + from, K, d_b, L, columns);
-      load(kept + from, 0, d_w, 1, columns);
+      load(kept + from, 0, d_w, L, columns);
       to_queries(L, d_pairs);
       to_keys(L, d_pairs);
       for (int64_t i = 0; i < L; ++i)
-        if (c.a[size_t(i)] == c.zeros.data()) std::fill(d_a[i], d_a[i] + width, T(0));
-      copy_rows(&d_r[0][0], width, g.d_r.data<T>() + at, stride, L, columns);
-      copy_rows(&d_a[0][0], width, g.d_a.data<T>() + at, stride, L, columns);
-      copy_rows(&d_k[0][0], width, g.d_k.data<T>() + at, stride, L, columns);
-      copy_rows(&d_b[0][0], width, g.d_b.data<T>() + at, stride, L, columns);
-      copy_rows(&d_w[0][0], width, g.d_log_w.data<T>() + at, stride, L, columns);
+        if (c.a[size_t(i)] == c.zeros.data()) d_a[i] = Lanes<T>{};
+      store(d_r, g.d_r.data<T>() + at, stride, L, columns);
+      store(d_a, g.d_a.data<T>() + at, stride, L, columns);
+      store(d_k, g.d_k.data<T>() + at, stride, L, columns);
+      store(d_b, g.d_b.data<T>() + at, stride, L, columns);
+      store(d_w, g.d_log_w.data<T>() + at, stride, L, columns);
     }
   }
 
  private:
-  static void load(const T* from, int64_t stride, T (*to)[width], int64_t rows, int64_t columns) {
+  static void load(const T* from, int64_t stride, Lanes<T>* to, int64_t rows, int64_t columns) {
     for (int64_t i = 0; i < rows; ++i)
-      for (int64_t l = 0; l < width; ++l) to[i][l] = l < columns ? from[i * stride + l] : T(0);
+      if (columns == width) to[i] = *reinterpret_cast<const Lanes<T>*>(from + i * stride);
+      else
+        for (int64_t l = 0; l < width; ++l) to[i][l] = l < columns ? from[i * stride + l] : T(0);
+  }
+  static void store(const Lanes<T>* from, T* to, int64_t stride, int64_t rows, int64_t columns) {
+    for (int64_t i = 0; i < rows; ++i)
+      if (columns == width) lanes(to + i * stride) = from[i];
+      else
+        for (int64_t l = 0; l < columns; ++l) to[i * stride + l] = from[i][l];
   }
 
   struct Four {  // d of the pairs of r_i and of a_{i+1} with k_j and b_j
-    T rk, rb, ak, ab;
+    T rk, rb, ak = 0, ab = 0;
     Four(const T* d_pairs, int64_t L, int64_t i, int64_t j)
-        : rk(d_pairs[(L + i) * 2 * L + j]), rb(d_pairs[(L + i) * 2 * L + L + j]),
-          ak(i + 1 < L ? d_pairs[(i + 1) * 2 * L + j] : T(0)), ab(i + 1 < L ? d_pairs[(i + 1) * 2 * L + L + j] : T(0)) {}
+        : rk(d_pairs[(L + i) * 2 * L + j]), rb(d_pairs[(L + i) * 2 * L + L + j]) {
+      if (i + 1 == L) return;
+      ak = d_pairs[(i + 1) * 2 * L + j];
+      ab = d_pairs[(i + 1) * 2 * L + L + j];
+    }
   };
 
   // d_r and d_a, each from the farthest source to the nearest; the sum so far is what crosses the next token.
   void to_queries(int64_t L, const T* d_pairs) {
     Rows key_k, key_b;  // as token i sees them
-    T gain[width], sum_r[width], sum_a[width];
-    for (int64_t l = 0; l < width; ++l) gain[l] = 1;
-    for (int64_t l = 0; l < width; ++l) d_a[L][l] = 0;
-    for (int64_t i = 1; i < L; ++i)
-      for (int64_t l = 0; l < width; ++l) d_w[i][l] = d_w[0][l];
+    Lanes<T> gain = Lanes<T>{} + T(1);
+    d_a[L] = Lanes<T>{};
     for (int64_t i = 0; i < L; ++i) {
-      for (int64_t l = 0; l < width; ++l) {
-        gain[l] *= decay[i][l];
-        sum_r[l] = gain[l] * d_r[i][l];
-        sum_a[l] = gain[l] * d_a[i + 1][l];
-        d_w[0][l] += r[i][l] * sum_r[l] + a[i + 1][l] * sum_a[l];
-        key_k[i][l] = k[i][l];
-        key_b[i][l] = b[i][l];
-      }
+      const Lanes<T> by = decay[i], ri = r[i], next = a[i + 1];
+      gain *= by;
+      Lanes<T> sum_r = gain * d_r[i], sum_a = gain * d_a[i + 1];
+      d_w[0] += ri * sum_r + next * sum_a;
       for (int64_t j = 0; j < i; ++j) {
         const Four d(d_pairs, L, i, j);
-        for (int64_t l = 0; l < width; ++l) {
-          key_k[j][l] *= decay[i][l];
-          key_b[j][l] *= decay[i][l];
-          sum_r[l] += d.rk * key_k[j][l] + d.rb * key_b[j][l];
-          sum_a[l] += d.ak * key_k[j][l] + d.ab * key_b[j][l];
-          d_w[j + 1][l] += r[i][l] * sum_r[l] + a[i + 1][l] * sum_a[l];
-        }
+        const Lanes<T> kj = key_k[j] * by, bj = key_b[j] * by;
+        key_k[j] = kj;
+        key_b[j] = bj;
+        sum_r += d.rk * kj + d.rb * bj;
+        sum_a += d.ak * kj + d.ab * bj;
+        d_w[j + 1] += ri * sum_r + next * sum_a;
       }
       const Four d(d_pairs, L, i, i);
-      for (int64_t l = 0; l < width; ++l) {
-        d_r[i][l] = sum_r[l] + d.rk * k[i][l] + d.rb * b[i][l];
-        d_a[i + 1][l] = sum_a[l] + d.ak * k[i][l] + d.ab * b[i][l];
-      }
+      key_k[i] = k[i];
+      key_b[i] = b[i];
+      d_r[i] = sum_r + d.rk * k[i] + d.rb * b[i];
+      d_a[i + 1] = sum_a + d.ak * k[i] + d.ab * b[i];
     }
-    // Keys to the state after the chunk.
-    for (int64_t l = 0; l < width; ++l) sum_r[l] = 0;
-    for (int64_t j = 0; j + 1 < L; ++j)
-      for (int64_t l = 0; l < width; ++l) {
-        sum_r[l] += key_k[j][l] * d_k[j][l] + key_b[j][l] * d_b[j][l];
-        d_w[j + 1][l] += sum_r[l];
-      }
+    Lanes<T> sum = {};  // keys to the state after the chunk
+    for (int64_t j = 0; j + 1 < L; ++j) {
+      sum += key_k[j] * d_k[j] + key_b[j] * d_b[j];
+      d_w[j + 1] += sum;
+    }
   }
 
   // d_k and d_b, back from the state after the chunk: what token i sends joins, then all decays to token i-1.
   void to_keys(int64_t L, const T* d_pairs) {
-    for (int64_t i = L - 1; i >= 0; --i)
-      for (int64_t j = 0; j <= i; ++j) {
+    for (int64_t i = L - 1; i >= 0; --i) {
+      const Lanes<T> by = decay[i], ri = r[i], next = a[i + 1];
+      for (int64_t j = 0; j < i; ++j) {
         const Four d(d_pairs, L, i, j);
-        T back[width];
-        for (int64_t l = 0; l < width; ++l) back[l] = j < i ? decay[i][l] : T(1);
-        for (int64_t l = 0; l < width; ++l) {
-          d_k[j][l] = back[l] * (d_k[j][l] + d.rk * r[i][l] + d.ak * a[i + 1][l]);
-          d_b[j][l] = back[l] * (d_b[j][l] + d.rb * r[i][l] + d.ab * a[i + 1][l]);
-        }
+        d_k[j] = by * (d_k[j] + d.rk * ri + d.ak * next);
+        d_b[j] = by * (d_b[j] + d.rb * ri + d.ab * next);
       }
+      const Four d(d_pairs, L, i, i);
+      d_k[i] += d.rk * ri + d.ak * next;
+      d_b[i] += d.rb * ri + d.ab * next;
+    }
   }
 };
 
@@ -351,7 +373,7 @@ void backward_chunked(const DplrScanBackward& g) {
     Chunk<T> c(K);
     Spread<T> spread;
     std::vector<T> rows(size_t(2 * longest * V)), d_rows(size_t(3 * longest * V));  // v, m; d of v, m, y
-    std::vector<T> d_queries(size_t(lanes * K)), d_keys(d_queries), d_pairs(size_t(lanes * lanes)), kept(static_cast<size_t>(K));
+    std::vector<T> d_queries(size_t(side * K)), d_keys(d_queries), d_pairs(size_t(side * side)), kept(static_cast<size_t>(K));
     std::vector<T> Z(static_cast<size_t>(KV));  // d loss / d state
     for (int64_t bh = first; bh < last; ++bh) {
       const int64_t n = bh / v.H, h = bh % v.H;
@@ -361,19 +383,20 @@ void backward_chunked(const DplrScanBackward& g) {
         const T* S = g.states.data<T>() + ((n * count + q) * v.H + h) * KV;
         c.load(v, n, begin, L, h);
         copy_rows(v.v + at, stride, rows.data(), V, L, V);
-        copy_rows(g.m.data<T>() + at, stride, rows.data() + L * V, V, L, V);
+        const T* m = g.m.data<T>() + ((n * count + q) * v.H + h) * g.chunk * V;
+        std::copy(m, m + L * V, rows.data() + L * V);
         T *d_value = d_rows.data(), *d_m = d_value + L * V, *d_out = d_m + L * V;
         if (d_y) copy_rows(d_y + at, stride, d_out, V, L, V);
         else std::fill(d_out, d_out + L * V, T(0));
 
         // To v and m; substitution backwards turns d_m into X, row by row, and sends it on.
-        gemm({.transpose_a = true, .m = 2 * L, .n = V, .k = K, .a = c.keys.data(), .lda = lanes, .b = Z.data(), .ldb = V,
+        gemm({.transpose_a = true, .m = 2 * L, .n = V, .k = K, .a = c.keys.data(), .lda = side, .b = Z.data(), .ldb = V,
               .c = d_value, .ldc = V});
-        gemm({.transpose_a = true, .m = 2 * L, .n = V, .k = L, .a = &c.pairs[size_t(L * lanes)], .lda = lanes, .b = d_out, .ldb = V,
+        gemm({.transpose_a = true, .m = 2 * L, .n = V, .k = L, .a = &c.pairs[size_t(L * side)], .lda = side, .b = d_out, .ldb = V,
               .c = d_value, .ldc = V, .beta = 1});
         for (int64_t i = L - 1; i > 0; --i)
           for (int64_t j = 0; j < i; ++j) {
-            const T by_k = c.pairs[size_t(i * lanes + j)], by_b = c.pairs[size_t(i * lanes + L + j)];
+            const T by_k = c.pairs[size_t(i * side + j)], by_b = c.pairs[size_t(i * side + L + j)];
             for (int64_t p = 0; p < V; ++p) {
               d_value[j * V + p] += by_k * d_m[i * V + p];
               d_m[j * V + p] += by_b * d_m[i * V + p];

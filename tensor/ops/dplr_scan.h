@@ -47,7 +47,7 @@ struct DplrScanForward {
   DplrScanInputs in = {};
   Tensor y = {}, final = {};
   Tensor states = {};  // [B,ceil(T/chunk),H,K,V], the state before each chunk; absent in recurrent form
-  Tensor m = {};       // [B,T,H,V]; absent in recurrent form
+  Tensor m = {};       // [B,ceil(T/chunk),H,chunk,V], so that a chunk's rows lie together; absent likewise
   int64_t chunk = 0;   // 0: the recurrence, token by token
   Device& device() const { return in.r.device(); }
 };
