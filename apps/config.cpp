@@ -1,108 +1,21 @@
-// Config: one list of keys serves reading, checking, writing and comparing. The only file that sees toml++.
+// Config: reading and checking. The only file that sees toml++.
 #include "apps/config.h"
 
 #include <toml++/toml.h>
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <map>
-#include <set>
 #include <sstream>
 
+#include "apps/config_keys.h"
 #include "tensor/error.h"
 #include "tensor/file.h"
 
 namespace taper {
 namespace {
 
-constexpr double infinity = std::numeric_limits<double>::infinity();
-
-struct Rule {  // what a value may be
-  double low = -infinity, high = infinity;
-  bool above = false;  // strictly greater than low
-  std::vector<const char*> choices = {};
-  size_t length = 0;   // of an array; 0: any
-};
-const Rule any{}, size{.low = 1}, count{.low = 0};
-
-// Every section and key, in the order they are written. v.section() says whether the keys apply.
-template <class C, class V>
-void each_key(C& c, V&& v) {
-  if (v.section("run")) {
-    v("dir", c.run.dir, any);
-    v("seed", c.run.seed, count);
-    v("device", c.run.device, any);
-  }
-  if (v.section("model")) {
-    auto& m = c.model;
-    v("arch", m.arch, Rule{.choices = {"mamba2"}});
-    v("post", m.post, any);
-    v("d_model", m.d_model, size);
-    v("layers", m.layers, size);
-    v("heads", m.heads, size);
-    v("vocab", m.vocab, count);
-    v("head_dim", m.head_dim, size);
-    v("d_state", m.d_state, size);
-    v("conv_width", m.conv_width, size);
-    v("train_length", m.train_length, Rule{.low = 2});
-    v("norm_eps", m.norm_eps, Rule{.low = 0, .above = true});
-    v("fusion", c.fusion, Rule{.choices = {"none", "full"}});
-  }
-  if (v.section("post", c.model.post)) {
-    auto& p = c.model.post_options;
-    v("spectrum", p.spectrum, any);
-    v("taper", p.taper, any);
-    v("position_reference", p.position_reference, Rule{.low = 0, .above = true});
-  }
-  if (v.section("data")) {
-    v("task", c.data.task, Rule{.choices = {"text", "mqar"}});
-    v("train", c.data.train, any);
-    v("validation", c.data.validation, any);
-    v("tokenizer", c.data.tokenizer, any);
-    v("documents", c.data.documents, Rule{.choices = {"reset", "carry"}});
-    v("sequence", c.data.sequence, size);
-  }
-  if (v.section("mqar", c.data.task == "mqar")) {
-    auto& m = c.mqar;
-    v("vocab", m.vocab, Rule{.low = 4});
-    v("pairs", m.pairs, size);
-    v("examples", m.examples, size);
-    v("seed", m.seed, count);
-    v("fresh", m.fresh, any);
-    v("eval_sequence", m.eval_sequence, size);
-    v("eval_pairs", m.eval_pairs, size);
-    v("eval_examples", m.eval_examples, size);
-  }
-  if (v.section("train")) {
-    v("steps", c.train.steps, size);
-    v("batch", c.train.batch, size);
-    v("accumulate", c.train.accumulate, size);
-    v("precision", c.train.precision, Rule{.choices = {"f32", "bf16"}});
-    v("loss_average", c.train.loss_average, Rule{.choices = {"token", "micro"}});
-    v("clip", c.train.clip, count);
-  }
-  if (v.section("optimizer")) {
-    v("lr", c.optimizer.lr, count);
-    v("betas", c.optimizer.betas, Rule{.low = 0, .high = 1, .length = 2});
-    v("eps", c.optimizer.eps, Rule{.low = 0, .above = true});
-    v("weight_decay", c.optimizer.weight_decay, count);
-  }
-  if (v.section("schedule")) {
-    v("warmup", c.schedule.warmup, Rule{.low = 0, .high = 1});
-    v("final_lr", c.schedule.final_lr, count);
-  }
-  if (v.section("eval")) {
-    v("every", c.eval.every, count);
-    v("tokens", c.eval.tokens, size);
-  }
-  if (v.section("checkpoint")) {
-    v("every", c.checkpoint.every, count);
-    v("keep", c.checkpoint.keep, size);
-  }
-  if (v.section("guard")) v("max_bad_steps", c.guard.max_bad_steps, size);
-  if (v.section("log")) v("every", c.log.every, size);
-}
+using namespace config_keys;
 
 size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<size_t> row(b.size() + 1);
@@ -275,54 +188,6 @@ class Reader {
   std::vector<std::string> sections_;
 };
 
-std::string quoted(const std::string& s) {
-  std::string out = "\"";
-  for (char c : s) {
-    if (c == '"' || c == '\\') out += '\\', out += c;
-    else if (uint8_t(c) < 0x20 || c == 0x7f) out += fmt::format("\\u{:04x}", uint8_t(c));
-    else out += c;
-  }
-  return out + '"';
-}
-std::string text_of(const std::string& s) { return quoted(s); }
-std::string text_of(bool b) { return b ? "true" : "false"; }
-std::string text_of(int64_t i) { return fmt::format("{}", i); }
-std::string text_of(double x) {
-  const std::string s = fmt::format("{}", x);
-  return s.find_first_of(".e") == s.npos ? s + ".0" : s;
-}
-template <class T>
-std::string text_of(const std::vector<T>& v) {
-  std::string s = "[";
-  for (const T& x : v) s += (s.size() > 1 ? ", " : "") + text_of(x);
-  return s + "]";
-}
-
-struct Writer {
-  std::string out = {};
-  bool section(const char* name, bool applies = true) {
-    if (applies) out += fmt::format("{}[{}]\n", out.empty() ? "" : "\n", name);
-    return applies;
-  }
-  template <class T>
-  void operator()(const char* key, const T& value, const Rule&) {
-    out += fmt::format("{} = {}\n", key, text_of(value));
-  }
-};
-
-struct Lister {  // "section.key" and its text, every key
-  std::vector<std::pair<std::string, std::string>> keys = {};
-  std::string name = {};
-  bool section(const char* s, bool = true) {
-    name = s;
-    return true;
-  }
-  template <class T>
-  void operator()(const char* key, const T& value, const Rule&) {
-    keys.emplace_back(name + "." + key, text_of(value));
-  }
-};
-
 }  // namespace
 
 Config parse_config(const std::string& text, const std::string& name, const std::vector<std::string>& set) {
@@ -370,22 +235,6 @@ Config parse_config(const std::string& text, const std::string& name, const std:
 
 Config load_config(const std::filesystem::path& path, const std::vector<std::string>& set) {
   return parse_config(read_file(path), path.string(), set);
-}
-
-std::string write_config(const Config& config) {
-  Writer writer;
-  each_key(config, writer);
-  return writer.out;
-}
-
-std::vector<Difference> differences(const Config& before, const Config& after) {
-  Lister a, b;
-  each_key(before, a);
-  each_key(after, b);
-  std::vector<Difference> found;
-  for (size_t i = 0; i < a.keys.size(); ++i)
-    if (a.keys[i].second != b.keys[i].second) found.push_back({a.keys[i].first, a.keys[i].second, b.keys[i].second});
-  return found;
 }
 
 }  // namespace taper

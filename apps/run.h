@@ -1,4 +1,4 @@
-// Run: the directory of one training run , and what may change when it goes on.
+// Run: the directory of one training run, and what may change when it goes on.
 //
 //   config.toml     resolved, complete
 //   metrics.jsonl   reproducible values only: equal bytes for equal runs, however often interrupted

@@ -109,6 +109,13 @@ TEST_CASE("config: parse(write(c)) == c") {
   CHECK(parse_config(write_config(c), "b") == c);
 }
 
+TEST_CASE("config: no size of any preset is lost in writing") {
+  for (const std::string& preset : model_presets()) {
+    const Config c = parse_config("[model]\npreset = \"" + preset + "\"\nvocab = 300\n", "a");
+    CHECK_MESSAGE(parse_config(write_config(c), "b") == c, preset);
+  }
+}
+
 TEST_CASE("config: differences are named by key") {
   const Config a = parse_config(base, "a"), b = parse_config(base, "a", {"train.steps=7", "optimizer.lr=2.5"});
   const auto d = differences(a, b);
