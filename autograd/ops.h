@@ -101,6 +101,14 @@ struct DplrResult {
 constexpr int64_t dplr_chunk = 16;  // at most
 DplrResult dplr_scan(const DplrInputs& in, const Packing& packing, int64_t chunk = dplr_chunk);  // 0: token by token
 
+// token_shift: y_t = x_{t-1} - x_t. Also gives the token the next segment needs.
+struct ShiftResult {
+  Var y, tail;  // [B,T,D], [B,D]
+};
+ShiftResult token_shift(const Var& x, const Var& last, const Packing& packing);  // last [B,D]; absent: 0
+
+Var rotary(const Var& x, const Packing& packing, double base = 10000);  // x [B,T,H,K], turned by position
+
 // The PoST ops
 Var spectral_cumsum(const Var& theta, const Var& delta);                 // [] [N-1] -> p [N]
 Var taper_exponent(const Var& delta, double train_length);               // [N-1] -> alpha [N]
