@@ -66,7 +66,9 @@ class Audited {
   // "theta" and "delta" are the spectrum's parameters under any architecture's names.
   std::string leaf_named(const std::string& alias, int64_t layer) const {
     const std::string prefix = fmt::format("layers.{}.mixer.", layer);
-    const std::string name = prefix + (alias == "theta" ? "A_log_base" : alias == "delta" ? "A_log_deltas" : alias);
+    std::string name = prefix + (alias == "theta" ? "A_log_base" : alias);
+    if (alias == "delta")  // the reference spells it in two ways
+      name = prefix + (tape_.find_leaf(prefix + "A_log_deltas") >= 0 ? "A_log_deltas" : "A_log_delta");
     check(tape_.find_leaf(name) >= 0, Exit::usage, "audit: no parameter '{}' (as {}) has a gradient in {}", alias, name, config_.arch);
     return name;
   }

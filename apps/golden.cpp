@@ -23,19 +23,26 @@ int64_t size_in(const SafetensorsFile& file, const char* key) {
   return value;
 }
 
+// Which architecture's tensors these are: the first layer's mixer tells.
 ModelConfig config_of(const SafetensorsFile& file) {
-  const bool post = file.contains("param.layers.0.mixer.A_log_base"), base = file.contains("param.layers.0.mixer.A_log");
-  check((post || base) && file.contains("param.layers.0.mixer.in_proj.weight"), Exit::bad_data,
-        "golden {}: its tensors must be those of mamba2 or mamba2 +PoST; they fit neither", file.path().string());
+  const std::string mixer = "param.layers.0.mixer.";
   ModelConfig c;
-  c.post = post;
+  c.post = file.contains(mixer + "A_log_base");
   c.d_model = size_in(file, "d_model");
   c.layers = size_in(file, "n_layer");
   c.heads = size_in(file, "heads");
   c.head_dim = size_in(file, "head_dim");
-  c.d_state = size_in(file, "d_state");
   c.vocab = size_in(file, "vocab");
   c.train_length = size_in(file, "train_length");
+  if (file.contains(mixer + "in_proj.weight")) {
+    c.arch = "mamba2";
+    c.d_state = size_in(file, "d_state");
+  } else if (file.contains(mixer + "b_proj.weight")) {
+    c.arch = "gdn";
+    c.expand_v = size_in(file, "expand_v");
+  } else {
+    fail(Exit::bad_data, "golden {}: its tensors must be those of mamba2 or gdn; they fit neither", file.path().string());
+  }
   return c;
 }
 

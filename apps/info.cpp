@@ -40,7 +40,7 @@ Json model_info(const ModelConfig& config) {
   int64_t trainable = 0;
   for (const Parameter* p : model.parameters()) trainable += p->trainable ? p->value.numel() : 0;
   return {{"arch", config.arch},           {"post", config.post},         {"d_model", config.d_model},   {"layers", config.layers},
-          {"heads", config.heads},         {"head_dim", config.head_dim}, {"d_state", config.d_state},   {"vocab", config.vocab},
+          {"heads", config.heads},         {"head_dim", config.head_dim}, {"d_state", config.d_state},   {"expand_v", config.expand_v}, {"vocab", config.vocab},
           {"parameters", model.parameter_count()}, {"trainable", trainable}};
 }
 

@@ -35,12 +35,11 @@ class EmptySource final : public BatchSource {
   Device& device_;
 };
 
-// Multiply-adds of matrix products as 2; the recurrence S = a S + (dt b) x^T, y = S^T c as 5 N P a
-// head; backward as twice the forward pass.
-double flops_per_token(const ModelConfig& m, int64_t matrix_elements) {
-  const double scan = 5.0 * double(m.heads * m.head_dim * m.d_state);
-  const double conv = 2.0 * double(m.conv_width * (m.heads * m.head_dim + 2 * m.d_state));
-  return 3 * (2.0 * double(matrix_elements) + double(m.layers) * (scan + conv));
+// Multiply-adds count as 2; backward is twice the forward pass.
+double flops_per_token(const LanguageModel& model, int64_t matrix_elements) {
+  double forward = 2.0 * double(matrix_elements);
+  for (const Block& block : model.blocks) forward += block.mixer->recurrence_flops();
+  return 3 * forward;
 }
 
 }  // namespace
@@ -70,7 +69,7 @@ Plan plan_run(const Config& config) {
                               p->trainable ? "" : "  frozen", p->decays() ? "  decays" : "");
   }
   plan.moments = int64_t(device.bytes_live() - before) - plan.weights;
-  plan.flops_per_token = flops_per_token(config.model, matrices);
+  plan.flops_per_token = flops_per_token(trainer.model, matrices);
   trainer.step();
   trainer.step();  // the second finds what the first leaves behind
   plan.step_peak = peak();

@@ -115,8 +115,12 @@ GradcheckRecord gradcheck(const Function& f, const std::vector<NamedTensor>& inp
         return loss(v);
       };
       auto slope = [&](double h) { return (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h); };
-      const double coarse = slope(4 * options.step), middle = slope(options.step), fine = slope(options.step / 4);
-      const double numeric = std::abs(coarse - middle) < std::abs(middle - fine) ? middle : fine;
+      double h = options.step, numeric = slope(h), before = numeric, gap = std::numeric_limits<double>::infinity();
+      for (int i = 1; i < options.steps && !(gap <= 1e-11 * std::abs(numeric)); ++i) {
+        const double here = slope(h /= 4);
+        if (std::abs(here - before) < gap || !std::isfinite(here)) gap = std::abs(here - before), numeric = here;
+        before = here;
+      }
       const double analytic = dot(gradient, u);
       const double scale = edge.gradient_norm * std::sqrt(dot(u, u));
       double error = std::abs(analytic - numeric);

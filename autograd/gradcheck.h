@@ -1,9 +1,10 @@
 // Gradcheck: holds analytic gradients to finite differences in f64, and returns a record.
 //
 //   loss(inputs)  = sum over outputs of <w, output>, w standard normal and fixed
-//   numeric       = 4-point central difference of the loss along a random direction u, at three steps;
-//                   of two neighbouring steps that agree best, the smaller one's (the analytic
-//                   gradient has no say: a large step errs by curvature, a small one by rounding)
+//   numeric       = 4-point central difference of the loss along a random direction u, at a ladder of
+//                   steps, each a quarter of the one before; of the two neighbours that agree best, the
+//                   finer (the analytic gradient has no say: a large step errs by curvature, a small
+//                   one by rounding, and where both are small two steps agree)
 //   error         = |analytic - numeric| / (||gradient|| * ||u||), the worst over directions
 //
 // Source of the error measure: directional derivatives make one number of a whole tensor, and the
@@ -27,7 +28,8 @@ using Function = std::function<std::vector<Var>(Tape& tape, const std::vector<Va
 
 struct GradcheckOptions {
   int directions = 4;     // per input
-  double step = 1e-3;     // the middle one, of a direction with standard normal entries; beside it 4x and 1/4
+  double step = 4e-3;     // the ladder's first, of a direction with standard normal entries
+  int steps = 6;          // at most
   uint64_t seed = 1;
 };
 

@@ -5,6 +5,7 @@
 
 #include <array>
 
+#include "nn/mixers/gated_deltanet.h"
 #include "nn/mixers/mamba2.h"
 #include "tensor/error.h"
 
@@ -15,23 +16,41 @@ struct Size {
   const char* name;
   int64_t d_model, layers, heads;
 };
-constexpr std::array mamba2_sizes = {Size{"180m", 768, 24, 24}, Size{"440m", 1024, 48, 32}, Size{"880m", 1536, 48, 48},
-                                     Size{"1.5b", 2048, 48, 64}};
 
-std::unique_ptr<Mixer> make_mixer(const ModelConfig& config, const Init& init) {
-  if (config.arch == "mamba2") return std::make_unique<Mamba2>(config, init);
-  fail(Exit::bad_config, "model: arch must be mamba2; got '{}'", config.arch);
+template <class M>
+std::unique_ptr<Mixer> make(const ModelConfig& config, const Init& init) {
+  return std::make_unique<M>(config, init);
+}
+
+struct Arch {  // all that the wiring has to know of an architecture
+  const char* name;
+  std::unique_ptr<Mixer> (*mixer)(const ModelConfig&, const Init&);
+  int64_t width;     // heads * head_dim must be this many times d_model
+  int64_t head_dim;        // of the presets
+  int64_t vocab_multiple;  // of the presets
+  std::array<Size, 4> sizes;
+};
+const std::array archs = {
+    Arch{"mamba2", make<Mamba2>, 2, 64, 1, {Size{"180m", 768, 24, 24}, {"440m", 1024, 48, 32}, {"880m", 1536, 48, 48}, {"1.5b", 2048, 48, 64}}},
+    Arch{"gdn", make<GatedDeltaNet>, 1, 128, 16, {Size{"180m", 768, 24, 6}, {"440m", 1024, 48, 8}, {"880m", 1536, 48, 12}, {"1.5b", 2048, 48, 16}}},
+};
+
+const Arch& arch_of(const std::string& name) {
+  for (const Arch& a : archs)
+    if (a.name == name) return a;
+  fail(Exit::bad_config, "model: arch must be mamba2 or gdn; got '{}'", name);
 }
 
 }  // namespace
 
 void check_model_config(const ModelConfig& c) {
-  check(c.arch == "mamba2", Exit::bad_config, "model: arch must be mamba2; got '{}'", c.arch);
+  const Arch& arch = arch_of(c.arch);
   for (const auto& [what, value] : {std::pair{"d_model", c.d_model}, {"layers", c.layers}, {"heads", c.heads}, {"vocab", c.vocab},
-                                    {"head_dim", c.head_dim}, {"d_state", c.d_state}, {"conv_width", c.conv_width}})
+                                    {"head_dim", c.head_dim}, {"d_state", c.d_state}, {"expand_v", c.expand_v}, {"vocab_multiple", c.vocab_multiple}, {"conv_width", c.conv_width}})
     check(value >= 1, Exit::bad_config, "model: {} must be >= 1; got {}", what, value);
-  check(c.heads * c.head_dim == 2 * c.d_model, Exit::bad_config,
-        "model: heads * head_dim must be 2 * d_model = {}; got {} * {} = {}", 2 * c.d_model, c.heads, c.head_dim, c.heads * c.head_dim);
+  check(c.heads * c.head_dim == arch.width * c.d_model, Exit::bad_config,
+        "model: heads * head_dim must be {} * d_model = {} for {}; got {} * {} = {}", arch.width, arch.width * c.d_model, c.arch, c.heads,
+        c.head_dim, c.heads * c.head_dim);
   check(c.train_length > 1, Exit::bad_config, "model: train_length must be > 1; got {}", c.train_length);
   check(c.norm_eps > 0, Exit::bad_config, "model: norm_eps must be > 0; got {}", c.norm_eps);
   check(c.post_options.position_reference > 0, Exit::bad_config, "post: position_reference must be > 0; got {}",
@@ -40,22 +59,27 @@ void check_model_config(const ModelConfig& c) {
 
 std::vector<std::string> model_presets() {
   std::vector<std::string> names;
-  for (const char* arch : {"mamba2_", "mamba2_post_"})
-    for (const Size& s : mamba2_sizes) names.push_back(std::string(arch) + s.name);
+  for (const Arch& a : archs)
+    for (const char* post : {"_", "_post_"})
+      for (const Size& s : a.sizes) names.push_back(std::string(a.name) + post + s.name);
   return names;
 }
 
 ModelConfig model_preset(std::string_view name) {
-  for (const bool post : {false, true})
-    for (const Size& s : mamba2_sizes)
-      if (name == std::string(post ? "mamba2_post_" : "mamba2_") + s.name) {
-        ModelConfig c;
-        c.post = post;
-        c.d_model = s.d_model;
-        c.layers = s.layers;
-        c.heads = s.heads;
-        return c;
-      }
+  for (const Arch& a : archs)
+    for (const bool post : {false, true})
+      for (const Size& s : a.sizes)
+        if (name == std::string(a.name) + (post ? "_post_" : "_") + s.name) {
+          ModelConfig c;
+          c.arch = a.name;
+          c.post = post;
+          c.d_model = s.d_model;
+          c.layers = s.layers;
+          c.heads = s.heads;
+          c.head_dim = a.head_dim;
+          c.vocab_multiple = a.vocab_multiple;
+          return c;
+        }
   fail(Exit::bad_config, "model: no preset is called '{}'; there are {}", name, fmt::to_string(fmt::join(model_presets(), ", ")));
 }
 
@@ -63,10 +87,11 @@ LanguageModel::LanguageModel(const ModelConfig& config, uint64_t seed, Device& d
     : config(config), device(device), dtype(dtype) {
   check_model_config(config);
   const Init init(seed, device, dtype);
-  embedding = init.make("embedding.weight", {config.vocab, config.d_model}, fill_normal(0.02));
+  const int64_t rows = (config.vocab + config.vocab_multiple - 1) / config.vocab_multiple * config.vocab_multiple;
+  embedding = init.make("embedding.weight", {rows, config.d_model}, fill_normal(0.02));
   for (int64_t i = 0; i < config.layers; ++i) {
     const Init layer = init.in("layers").in(std::to_string(i));
-    blocks.push_back({.norm = layer.make("norm.weight", {config.d_model}, fill_constant(1)), .mixer = make_mixer(config, layer.in("mixer"))});
+    blocks.push_back({.norm = layer.make("norm.weight", {config.d_model}, fill_constant(1)), .mixer = arch_of(config.arch).mixer(config, layer.in("mixer"))});
   }
   norm_f = init.make("norm_f.weight", {config.d_model}, fill_constant(1));
 }

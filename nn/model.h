@@ -21,25 +21,27 @@ struct ModelConfig {
   bool post = false;              // +PoST, as `post_options` says
   PostConfig post_options = {};
   int64_t d_model = 0, layers = 0, heads = 0, vocab = 0;
-  int64_t head_dim = 64;          // P
-  int64_t d_state = 128;          // N
+  int64_t head_dim = 64;          // mamba2: P; gdn: K
+  int64_t d_state = 128;          // mamba2: N
+  int64_t expand_v = 2;           // gdn: V = expand_v K
+  int64_t vocab_multiple = 1;     // rows of the embedding are rounded up to a multiple of this
   int64_t conv_width = 4;
   int64_t train_length = 2048;    // T_train of the taper
   double norm_eps = 1e-5;
   bool operator==(const ModelConfig&) const = default;
 };
 
-// Raises (78) where sizes are missing or do not fit: heads * head_dim must be 2 * d_model.
+// Raises (78) where sizes are missing or do not fit: heads * head_dim must be 2 d_model (mamba2), d_model (gdn).
 void check_model_config(const ModelConfig& config);
 
-// "mamba2_180m", "mamba2_post_180m", ..440m, ..880m, ..1.5b; vocab is left 0. Unknown: 78, with the list.
+// "mamba2_180m", "mamba2_post_180m", ..440m, ..880m, ..1.5b, and gdn's; vocab is left 0. Unknown: 78, with the list.
 ModelConfig model_preset(std::string_view name);
 std::vector<std::string> model_presets();
 
 // What one sequence (of each batch row) carries from one segment to the next.
 struct MixerState {
-  Var recurrent;  // [B,H,N,P], f32 (f64 in an f64 model)
-  Var history;    // [B,W-1,C]: the convolution's last inputs
+  Var recurrent;             // [B,H,N,P] or [B,H,K,V]; f32 (f64 in an f64 model)
+  std::vector<Var> history;  // [B,W-1,C] each: the last inputs of the mixer's convolutions
 };
 struct ModelState {
   std::vector<MixerState> layers;  // empty: the beginning
@@ -53,6 +55,7 @@ class Mixer {  // what a block mixes tokens with; one class per architecture (nn
   virtual Var forward(Tape& tape, const Var& x, const Packing& packing, MixerState* state) const = 0;
   virtual void each(const std::function<void(Parameter&)>& visit) = 0;
   virtual std::vector<struct HeadSpectrum> spectrum() const = 0;  // for reports; by head
+  virtual double recurrence_flops() const = 0;  // of one token's forward pass outside the projections, token by token
 };
 
 struct HeadSpectrum {
@@ -70,7 +73,7 @@ class LanguageModel {
  public:
   LanguageModel(const ModelConfig& config, uint64_t seed, Device& device, Dtype dtype = Dtype::f32);
 
-  // ids [B,T] i32 -> logits [B,T,V]. With a state: continues from it (packing.t0 is taken from its
+  // ids [B,T] i32 -> logits [B,T,V], V the rounded vocabulary. With a state: continues from it (packing.t0 is taken from its
   // position) and leaves the state after T in it.
   Var logits(Tape& tape, const Tensor& ids, const Packing& packing, ModelState* state = nullptr) const;
   // labels [B,T] i32, -100 ignored -> nll [B,T], 0 where ignored.

@@ -1,19 +1,13 @@
 // Mamba2: initialisers, the forward pass, and the learned time constants.
 #include "nn/mixers/mamba2.h"
 
-#include <algorithm>
 #include <cmath>
 
-#include "tensor/random.h"
+#include "nn/mixers/decay.h"
 
 namespace taper {
-namespace {
 
-constexpr double post_dt = 0.05;  // +PoST freezes dt's bias here, so that the spectrum alone sets the rates
-
-double inverse_softplus(double y) { return y + std::log(-std::expm1(-y)); }
-
-}  // namespace
+static constexpr double post_dt = 0.05;  // +PoST freezes dt's bias here, so that the spectrum alone sets the rates
 
 Mamba2::Mamba2(const ModelConfig& config, const Init& init) : config_(config) {
   const int64_t D = config.d_model, H = config.heads, inner = H * config.head_dim, N = config.d_state;
@@ -22,16 +16,13 @@ Mamba2::Mamba2(const ModelConfig& config, const Init& init) : config_(config) {
   in_proj_ = init.make("in_proj.weight", {inner + channels + H, D}, fill_normal(0.02));
   conv_weight_ = init.make("conv1d.weight", {channels, 1, config.conv_width}, fill_normal(0.02));
   conv_bias_ = init.make("conv1d.bias", {channels}, fill_constant(0));
-  dt_bias_ = init.make("dt_bias", {H}, [=](const Random& random, uint64_t i) {
-    const double u = random.uniform(i), drawn = std::exp(std::log(0.001) + u * (std::log(0.1) - std::log(0.001)));
-    return inverse_softplus(post_spectrum ? post_dt : std::max(drawn, 1e-4));
-  });
+  dt_bias_ = init.make("dt_bias", {H}, post_spectrum ? fill_constant(inverse_softplus(post_dt)) : fill_dt_bias());
   dt_bias_.trainable = !post_spectrum;
   if (post_spectrum) {
     const double slowest = -std::log(post_dt * double(config.train_length)), fastest = -std::log(post_dt);
     spectrum_.emplace(init, SpectrumNames{"A_log_base", "A_log_deltas"}, H, slowest, fastest);
   } else {
-    a_log_ = init.make("A_log", {H}, [](const Random& random, uint64_t i) { return std::log(16 * random.uniform(i)); });
+    a_log_ = init.make("A_log", {H}, fill_a_log());
   }
   d_ = init.make("D", {H}, fill_constant(1));
   norm_ = init.make("norm.weight", {inner}, fill_constant(1));
@@ -65,7 +56,7 @@ Var Mamba2::forward(Tape& tape, const Var& input, const Packing& packing, MixerS
   const auto parts = split(matmul(input, leaf(tape, in_proj_), {.b = true}), {inner, inner + 2 * N, H});
   const Var& gate = parts[0];
   const ConvResult conv = causal_conv1d(parts[1], leaf(tape, conv_weight_), leaf(tape, conv_bias_),
-                                        state ? state->history : Var{}, packing, true);
+                                        state && !state->history.empty() ? state->history[0] : Var{}, packing, true);
   const auto xbc = split(conv.y, {inner, N, N});
   const Var dt = softplus(add(parts[2], leaf(tape, dt_bias_)));  // [B,T,H]
 
@@ -82,22 +73,20 @@ Var Mamba2::forward(Tape& tape, const Var& input, const Packing& packing, MixerS
                                    .d = leaf(tape, d_),
                                    .initial = state ? state->recurrent : Var{}},
                                   packing);
-  if (state) *state = {.recurrent = scan.final, .history = conv.tail};
+  if (state) *state = {.recurrent = scan.final, .history = {conv.tail}};
   const Var y = gated_rms_norm(reshape(scan.y, {B, T, inner}), gate, leaf(tape, norm_), config_.norm_eps, GateOrder::gate_then_norm);
   return matmul(y, leaf(tape, out_proj_), {.b = true});
 }
 
 std::vector<HeadSpectrum> Mamba2::spectrum() const {
   Tape tape = Tape::constants();
-  const std::vector<double> p = to_doubles(spectrum_ ? spectrum_->rates(tape).value : a_log_->value), bias = to_doubles(dt_bias_.value);
-  const Var alpha = exponents(tape);
-  const std::vector<double> exponent = alpha ? to_doubles(alpha.value) : std::vector<double>(p.size(), 0.0);
-  std::vector<HeadSpectrum> heads;
-  for (size_t h = 0; h < p.size(); ++h) {
-    const double rate = std::exp(p[h]), dt = std::log1p(std::exp(bias[h]));
-    heads.push_back({.rate = rate, .time_constant = 1 / (rate * dt), .alpha = exponent[h]});
-  }
-  return heads;
+  return head_spectrum(spectrum_ ? spectrum_->rates(tape) : constant(a_log_->value), dt_bias_.value, exponents(tape));
+}
+
+// S = a S + (dt b) x^T and y = S^T c are five operations for each of a head's N P elements.
+double Mamba2::recurrence_flops() const {
+  const double inner = double(config_.heads * config_.head_dim), N = double(config_.d_state);
+  return 5 * inner * N + 2 * double(config_.conv_width) * (inner + 2 * N);
 }
 
 }  // namespace taper

@@ -19,6 +19,7 @@ class Mamba2 final : public Mixer {
   Var forward(Tape& tape, const Var& x, const Packing& packing, MixerState* state) const override;
   void each(const std::function<void(Parameter&)>& visit) override;
   std::vector<HeadSpectrum> spectrum() const override;
+  double recurrence_flops() const override;
 
  private:
   Var exponents(Tape& tape) const;  // alpha [H]; absent without tapering

@@ -17,13 +17,16 @@ namespace {
 
 Device& cpu() { return open_device("cpu"); }
 
-ModelConfig small(bool post) {
+constexpr const char* archs[] = {"mamba2", "gdn"};
+
+ModelConfig small(bool post, const std::string& arch = "mamba2") {
   ModelConfig c;
+  c.arch = arch;
   c.post = post;
   c.d_model = 24;
   c.layers = 2;
   c.heads = 6;
-  c.head_dim = 8;
+  c.head_dim = arch == "mamba2" ? 8 : 4;
   c.d_state = 5;
   c.vocab = 31;
   c.train_length = 64;
@@ -36,10 +39,12 @@ Tensor tokens(int64_t B, int64_t T, int64_t vocab = 31) {
   return from_host<int32_t>(cpu(), {B, T}, ids);
 }
 
-// Off the initial values, so that zero biases, even gaps and equal weights hide nothing.
-void nudge(LanguageModel& model, double size = 0.1) {
+// Off the initial values, so that zero biases, even gaps and equal weights hide nothing; weights as large
+// as their inputs are many, so that norms do not divide by almost nothing.
+void nudge(LanguageModel& model) {
   for (Parameter* p : model.parameters()) {
     std::vector<double> v = to_doubles(p->value);
+    const double size = p->value.rank() > 1 ? std::sqrt(double(p->value.size(0)) / double(p->value.numel())) : 0.1;
     for (size_t i = 0; i < v.size(); ++i) v[i] += size * Random(2, p->name).normal(i);
     p->value = from_doubles(cpu(), p->value.shape(), p->value.dtype(), v);
   }
@@ -79,30 +84,33 @@ Tensor piece(const Tensor& ids, int64_t begin, int64_t end) {  // [B,T] i32
 }  // namespace
 
 TEST_CASE("model: parameter counts are the specification's") {
-  const std::map<std::string, std::pair<int64_t, int64_t>> counts = {  // vocabulary 128256 and 50280
-      {"180m", {188869056, 128983488}},
-      {"440m", {448185856, 368338432}},
-      {"880m", {899920128, 780148992}},
-      {"1.5b", {1503435776, 1343740928}}};
-  for (const auto& [size, count] : counts)
-    for (const char* arch : {"mamba2_", "mamba2_post_"})
-      for (const auto& [vocab, want] : {std::pair<int64_t, int64_t>{128256, count.first}, {50280, count.second}}) {
-        ModelConfig c = model_preset(arch + size);
+  struct Row {
+    const char *arch, *size;
+    int64_t with_128256, with_50280;  // vocabulary; gdn rounds the second up to 50288
+  };
+  for (const Row& r : {Row{"mamba2", "180m", 188869056, 128983488}, {"mamba2", "440m", 448185856, 368338432},
+                       {"mamba2", "880m", 899920128, 780148992}, {"mamba2", "1.5b", 1503435776, 1343740928},
+                       {"gdn", "180m", 212288544, 152409120}, {"gdn", "440m", 535623424, 455784192},
+                       {"gdn", "880m", 1106008704, 986249856}, {"gdn", "1.5b", 1878113792, 1718435328}})
+    for (const char* post : {"_", "_post_"})  // the spectrum has as many numbers as the rates it replaces
+      for (const auto& [vocab, want] : {std::pair<int64_t, int64_t>{128256, r.with_128256}, {50280, r.with_50280}}) {
+        ModelConfig c = model_preset(std::string(r.arch) + post + r.size);
         c.vocab = vocab;
         LanguageModel model(c, 0, open_device("plan"));
-        CHECK_MESSAGE(model.parameter_count() == want, arch << size << " with vocabulary " << vocab);
+        CHECK_MESSAGE(model.parameter_count() == want, r.arch << post << r.size << " with vocabulary " << vocab);
       }
 }
 
 TEST_CASE("model: bad sizes and names are one line each") {
   CHECK_THROWS_WITH_AS(model_preset("mamba3_180m"),
                        "model: no preset is called 'mamba3_180m'; there are mamba2_180m, mamba2_440m, mamba2_880m, mamba2_1.5b, "
-                       "mamba2_post_180m, mamba2_post_440m, mamba2_post_880m, mamba2_post_1.5b", Error);
+                       "mamba2_post_180m, mamba2_post_440m, mamba2_post_880m, mamba2_post_1.5b, gdn_180m, gdn_440m, gdn_880m, gdn_1.5b, "
+                       "gdn_post_180m, gdn_post_440m, gdn_post_880m, gdn_post_1.5b", Error);
   ModelConfig c = small(false);
   c.heads = 5;
-  CHECK_THROWS_WITH_AS(check_model_config(c), "model: heads * head_dim must be 2 * d_model = 48; got 5 * 8 = 40", Error);
+  CHECK_THROWS_WITH_AS(check_model_config(c), "model: heads * head_dim must be 2 * d_model = 48 for mamba2; got 5 * 8 = 40", Error);
   c.arch = "lstm";
-  CHECK_THROWS_WITH_AS(check_model_config(c), "model: arch must be mamba2; got 'lstm'", Error);
+  CHECK_THROWS_WITH_AS(check_model_config(c), "model: arch must be mamba2 or gdn; got 'lstm'", Error);
 }
 
 TEST_CASE("model: initial values of +PoST") {  // specification 4.1
@@ -173,9 +181,9 @@ TEST_CASE("model: with alpha = 0, +PoST is the baseline bit for bit") {
 }
 
 TEST_CASE("model: prefill at any split plus steps equals one pass") {
-  for (const bool post : {false, true})
+  for (const auto& [arch, post] : {std::pair{"mamba2", false}, {"mamba2", true}, {"gdn", false}, {"gdn", true}})
     for (const auto& [dtype, limit] : {std::pair{Dtype::f64, 1e-12}, {Dtype::f32, 1e-5}}) {
-      LanguageModel model(small(post), 3, cpu(), dtype);
+      LanguageModel model(small(post, arch), 3, cpu(), dtype);
       nudge(model);
       const int64_t T = 70;
       const Tensor ids = tokens(2, T);
@@ -207,9 +215,9 @@ TEST_CASE("model: a state handed to a window with documents ends at the first of
 }
 
 TEST_CASE("model: a packed batch equals its documents run alone") {
-  for (const bool post : {false, true})
+  for (const auto& [arch, post] : {std::pair{"mamba2", false}, {"mamba2", true}, {"gdn", false}, {"gdn", true}})
     for (const auto& [dtype, limit] : {std::pair{Dtype::f64, 1e-12}, {Dtype::f32, 1e-5}}) {
-      LanguageModel model(small(post), 4, cpu(), dtype);
+      LanguageModel model(small(post, arch), 4, cpu(), dtype);
       nudge(model);
       const std::vector<int64_t> bounds = {0, 1, 2, 30, 64, 66, 100};
       const Tensor ids = tokens(1, 100);
@@ -234,41 +242,44 @@ TEST_CASE("model: a packed batch equals its documents run alone") {
 
 TEST_CASE("model: every parameter of the block passes gradcheck, in every ablation") {
   int64_t checks = 0;
-  for (const auto& [post, spectrum, taper] : {std::array{false, false, false}, {true, true, true}, {true, true, false}, {true, false, true}}) {
-    ModelConfig c = small(post);
-    c.post_options.spectrum = spectrum;
-    c.post_options.taper = taper;
-    LanguageModel model(c, 6, cpu(), Dtype::f64);
-    nudge(model);
-    const Tensor ids = tokens(2, 19), labels = tokens(2, 19);
-    const Packing packing = make_packing(cpu(), 2, 19, {{7}, {1, 12}});
-    std::vector<Parameter*> parameters;
-    std::vector<NamedTensor> inputs;
-    for (Parameter* p : model.parameters())
-      if (p->trainable) parameters.push_back(p), inputs.push_back({p->name, p->value});
-    const auto record = gradcheck(
-        [&](Tape& tape, const std::vector<Var>& in) {
-          for (size_t i = 0; i < in.size(); ++i) parameters[i]->value = in[i].value;
-          return std::vector{model.nll(tape, ids, labels, packing)};
-        },
-        inputs, {.directions = 10});
-    INFO(record.text());
-    CHECK(record.worst() <= 1e-6);
-    CHECK_FALSE(record.value_depends_on_recording);
-    checks += record.checks();
-  }
+  for (const char* arch : archs)
+    for (const auto& [post, spectrum, taper] : {std::array{false, false, false}, {true, true, true}, {true, true, false}, {true, false, true}}) {
+      ModelConfig c = small(post, arch);
+      c.post_options.spectrum = spectrum;
+      c.post_options.taper = taper;
+      LanguageModel model(c, 6, cpu(), Dtype::f64);
+      nudge(model);
+      const Tensor ids = tokens(2, 19), labels = tokens(2, 19);
+      const Packing packing = make_packing(cpu(), 2, 19, {{7}, {1, 12}});
+      std::vector<Parameter*> parameters;
+      std::vector<NamedTensor> inputs;
+      for (Parameter* p : model.parameters())
+        if (p->trainable) parameters.push_back(p), inputs.push_back({p->name, p->value});
+      const auto record = gradcheck(
+          [&](Tape& tape, const std::vector<Var>& in) {
+            for (size_t i = 0; i < in.size(); ++i) parameters[i]->value = in[i].value;
+            return std::vector{model.nll(tape, ids, labels, packing)};
+          },
+          inputs, {.directions = 10});
+      INFO(record.text());
+      CHECK(record.worst() <= 1e-6);
+      CHECK_FALSE(record.value_depends_on_recording);
+      checks += record.checks();
+    }
   MESSAGE("directional checks of whole blocks: " << checks);
-  CHECK(checks > 700);
+  CHECK(checks > 1500);
 }
 
 TEST_CASE("model: the spectrum's gradient paths are the golden ones") {
-  LanguageModel model(small(true), 6, cpu(), Dtype::f64);
-  Tape tape;
-  model.nll(tape, tokens(1, 5), tokens(1, 5), {});
-  std::string lines;
-  for (const char* leaf : {"layers.0.mixer.A_log_base", "layers.0.mixer.A_log_deltas"})
-    for (const std::string& path : paths_within(tape, "layers.0.mixer", tape.find_leaf(leaf))) lines += path + "\n";
-  std::ifstream file(std::string(TAPER_SOURCE_DIR) + "/tests/paths/mamba2_post.txt");
-  const std::string golden((std::istreambuf_iterator<char>(file)), {});
-  CHECK(lines == golden);
+  for (const std::string arch : archs) {
+    LanguageModel model(small(true, arch), 6, cpu(), Dtype::f64);
+    Tape tape;
+    model.nll(tape, tokens(1, 5), tokens(1, 5), {});
+    std::string lines;
+    for (const char* leaf : {"A_log_base", arch == "mamba2" ? "A_log_deltas" : "A_log_delta"})
+      for (const std::string& path : paths_within(tape, "layers.0.mixer", tape.find_leaf("layers.0.mixer." + std::string(leaf)))) lines += path + "\n";
+    std::ifstream file(std::string(TAPER_SOURCE_DIR) + "/tests/paths/" + arch + "_post.txt");
+    const std::string golden((std::istreambuf_iterator<char>(file)), {});
+    CHECK(lines == golden);
+  }
 }
