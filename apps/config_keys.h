@@ -34,6 +34,8 @@ void each_key(C& c, V&& v) {
     v("vocab", m.vocab, count);
     v("head_dim", m.head_dim, size);
     v("d_state", m.d_state, size);
+    v("expand_v", m.expand_v, size);
+    v("vocab_multiple", m.vocab_multiple, size);
     v("conv_width", m.conv_width, size);
     v("train_length", m.train_length, Rule{.low = 2});
     v("norm_eps", m.norm_eps, Rule{.low = 0, .above = true});
