@@ -32,7 +32,6 @@ int generate(const Options& o, const Common& common) {
   Tape tape = Tape::constants();
   ModelState state;
   state.position = {0};
-  const int64_t V = trained.config.model.vocab;
   const auto write = [&](const std::string& text) {
     if (common.json) return;
     check(std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0, Exit::io,
@@ -44,7 +43,7 @@ int generate(const Options& o, const Common& common) {
     const int64_t T = int64_t(next.size());
     const Tensor input = from_host<int32_t>(device, {1, T}, next);
     const Var logits = trained.model->logits(tape, input, {}, &state);  // [1,T,V]
-    const std::vector<double> row = to_doubles(logits.value.reshape(Shape{T, V}).rows(T - 1, T));
+    const std::vector<double> row = to_doubles(logits.value.reshape(Shape{T, logits.size(2)}).rows(T - 1, T));
     const int32_t id = sample(std::span(row).first(size_t(tokenizer->vocab())), o.sampling, i);
     if (id == tokenizer->eod()) break;
     made.push_back(id);
