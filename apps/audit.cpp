@@ -18,8 +18,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct Options {
-  std::string path;
-  std::vector<std::string> set, aliases, cuts, goldens;
+  ConfigSource config;
+  std::vector<std::string> aliases, cuts, goldens;
   bool gradcheck = false, ledger = false;
   std::string dot, tape;
   int64_t batch = 2, steps = 24, layer = 0;
@@ -31,7 +31,7 @@ constexpr double gradcheck_limit = 1e-6, additivity_limit = 1e-12;
 // A small batch through the configuration's model: two documents a row, so that starts are audited too.
 class Audited {
  public:
-  Audited(const Options& o) : config_(load_config(o.path, o.set).model) {
+  Audited(const Options& o) : config_(o.config.load().model) {
     if (!config_.vocab) config_.vocab = 257;
     model_ = std::make_unique<LanguageModel>(config_, 42, cpu_, Dtype::f64);
     const Random random(42, "audit");
@@ -173,7 +173,7 @@ void print_table(const Json& rows, const std::vector<const char*>& columns) {
 
 int audit(Options o, const Common& common) {
   bool pass = o.goldens.empty() || print_goldens(o.goldens);
-  if (o.path.empty()) {
+  if (o.config.path.empty()) {
     check(!o.goldens.empty(), Exit::usage, "audit: wants a CONFIG, or --golden FILE...");
     return pass ? 0 : int(Exit::failure);
   }
@@ -218,12 +218,11 @@ int audit(Options o, const Common& common) {
 
 void audit_command(CLI::App& program, Common& common) {
   auto o = std::make_shared<Options>();
-  CLI::App& app = *program.add_subcommand("audit", "Prove the gradients of a model, in f64: all of it, or what the options name");
-  app.add_option("CONFIG", o->path, "A configuration; its model is built small batch, f64, nudged off its initial values");
-  app.add_option("--set", o->set, "section.key=value over the configuration")->expected(1);
+  CLI::App& app = *program.add_subcommand("audit", "Prove the gradients of a configuration's model, in f64: all of it, or what the options name");
+  config_options(app, o->config, false);
   app.add_option("--paths", o->aliases, "Print the gradient paths of these parameters inside a mixer: theta,delta")->delimiter(',');
   app.add_flag("--gradcheck", o->gradcheck, "Every parameter against 4-point differences");
-  app.add_option("--cut", o->cuts, "Close an edge: the parts must add up to the whole")->expected(1);
+  app.add_option("--cut", o->cuts, "Close an edge: the parts must add up to the whole; may be repeated")->allow_extra_args(false);
   app.add_flag("--ledger", o->ledger, "Norm, maximum, zeros and non-finite values of the gradient on each edge");
   app.add_option("--dot", o->dot, "Write the tape as Graphviz DOT to this file");
   app.add_option("--depth", o->depth, "Fold --dot into scopes of this many parts");

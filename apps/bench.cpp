@@ -244,7 +244,7 @@ void bench_command(CLI::App& program, Common& common) {
   CLI::App& app = *program.add_subcommand("bench", "Time one op, or a training step");
   app.add_option("--op", o->op, "A room with a bench: ssd_scan, matmul, ...");
   app.add_option("--model", o->model, "A preset, or a configuration file");
-  app.add_option("--set", o->set, "section.key=value over the configuration")->expected(1);
+  app.add_option("--set", o->set, "section.key=value over the configuration; may be repeated")->allow_extra_args(false);
   app.add_option("--vocab", o->vocab, "Vocabulary of a preset")->check(CLI::Range(2, 1 << 24));
   app.add_option("--batch", o->batch, "Sequences")->check(CLI::Range(1, 1 << 20));
   app.add_option("--seq", o->sequence, "Tokens a sequence")->check(CLI::Range(1, 1 << 24));

@@ -36,7 +36,7 @@ struct ConfigSource {
   std::vector<std::string> set;
   Config load() const { return load_config(path, set); }
 };
-void config_options(CLI::App& app, ConfigSource& source);
+void config_options(CLI::App& app, ConfigSource& source, bool required = true);
 
 void prepare_command(CLI::App& program, Common& common);
 void train_command(CLI::App& program, Common& common);

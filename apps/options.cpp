@@ -5,8 +5,8 @@
 
 namespace taper {
 
-void config_options(CLI::App& app, ConfigSource& source) {
-  app.add_option("CONFIG", source.path, "The configuration (TOML)")->required();
+void config_options(CLI::App& app, ConfigSource& source, bool required) {
+  app.add_option("CONFIG", source.path, "The configuration (TOML)")->required(required);
   app.add_option("--set", source.set, "section.key=value, over the file; may be repeated")->allow_extra_args(false);
 }
 
