@@ -39,6 +39,15 @@ class Loss {
     return value(f_(tape, inputs));
   }
 
+  double magnitude(const std::vector<Var>& outputs) const {  // sum of |w output|: what rounding is relative to
+    double sum = 0;
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      const std::vector<double> w = weights(i, outputs[i].value.numel()), y = to_doubles(outputs[i].value);
+      for (size_t k = 0; k < y.size(); ++k) sum += std::abs(w[k] * y[k]);
+    }
+    return sum;
+  }
+
   double value(const std::vector<Var>& outputs) const {
     double sum = 0;
     for (size_t i = 0; i < outputs.size(); ++i)
@@ -93,6 +102,7 @@ GradcheckRecord gradcheck(const Function& f, const std::vector<NamedTensor>& inp
     seeds.push_back(from_doubles(v.device(), v.shape(), v.dtype(), loss.weights(i, v.numel())));
   }
   const auto gradients = backward(tracked, seeds);
+  const double rounding = std::numeric_limits<double>::epsilon() * loss.magnitude(outputs);
 
   GradcheckRecord record;
   record.value_depends_on_recording = loss.value(outputs) != loss(values);
@@ -115,10 +125,13 @@ GradcheckRecord gradcheck(const Function& f, const std::vector<NamedTensor>& inp
         return loss(v);
       };
       auto slope = [&](double h) { return (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h); };
-      double h = options.step, numeric = slope(h), before = numeric, gap = std::numeric_limits<double>::infinity();
-      for (int i = 1; i < options.steps && !(gap <= 1e-11 * std::abs(numeric)); ++i) {
-        const double here = slope(h /= 4);
-        if (std::abs(here - before) < gap || !std::isfinite(here)) gap = std::abs(here - before), numeric = here;
+      double numeric = 0, before = std::numeric_limits<double>::quiet_NaN(), least = std::numeric_limits<double>::infinity();
+      double h = options.step;
+      for (int i = 0; i < options.steps && !(least <= 1e-9 * std::abs(numeric)); ++i, h /= 4) {
+        const double here = slope(h), error = std::abs(here - before) + rounding / h;
+        // A step that leaves the function's domain says nothing, unless none says more.
+        if (error < least || !std::isfinite(least)) numeric = here;
+        if (error < least) least = error;
         before = here;
       }
       const double analytic = dot(gradient, u);

@@ -2,9 +2,9 @@
 //
 //   loss(inputs)  = sum over outputs of <w, output>, w standard normal and fixed
 //   numeric       = 4-point central difference of the loss along a random direction u, at a ladder of
-//                   steps, each a quarter of the one before; of the two neighbours that agree best, the
-//                   finer (the analytic gradient has no say: a large step errs by curvature, a small
-//                   one by rounding, and where both are small two steps agree)
+//                   steps, each a quarter of the one before. A large step errs by curvature, told by its
+//                   distance from the neighbour; a small one by rounding, eps * sum |w output| / step.
+//                   The step with the least sum of the two is taken: the analytic gradient has no say
 //   error         = |analytic - numeric| / (||gradient|| * ||u||), the worst over directions
 //
 // Source of the error measure: directional derivatives make one number of a whole tensor, and the
@@ -28,8 +28,8 @@ using Function = std::function<std::vector<Var>(Tape& tape, const std::vector<Va
 
 struct GradcheckOptions {
   int directions = 4;     // per input
-  double step = 4e-3;     // the ladder's first, of a direction with standard normal entries
-  int steps = 6;          // at most
+  double step = 6.4e-2;   // the ladder's first, of a direction with standard normal entries
+  int steps = 8;          // at most; it ends where two neighbours agree to 1e-9
   uint64_t seed = 1;
 };
 

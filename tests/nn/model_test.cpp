@@ -260,14 +260,14 @@ TEST_CASE("model: every parameter of the block passes gradcheck, in every ablati
             for (size_t i = 0; i < in.size(); ++i) parameters[i]->value = in[i].value;
             return std::vector{model.nll(tape, ids, labels, packing)};
           },
-          inputs, {.directions = 10});
+          inputs, {.directions = 3});
       INFO(record.text());
       CHECK(record.worst() <= 1e-6);
       CHECK_FALSE(record.value_depends_on_recording);
       checks += record.checks();
     }
   MESSAGE("directional checks of whole blocks: " << checks);
-  CHECK(checks > 1500);
+  CHECK(checks > 500);
 }
 
 TEST_CASE("model: the spectrum's gradient paths are the golden ones") {
