@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "tensor/gemm.h"
+#include "tensor/lanes.h"
 #include "tensor/parallel.h"
 #include "tensor/sums.h"
 #include "tensor/vector_math.h"
@@ -121,19 +122,7 @@ void backward_recurrent(const DplrScanBackward& g) {
 // ---- the chunked form ----
 
 constexpr int64_t longest = dplr_scan_longest_chunk, side = 2 * longest;
-constexpr int64_t width = 16;  // lanes
-
-// 16 numbers side by side, anywhere in memory.
-template <class T>
-struct Wide {
-  typedef T Lanes __attribute__((vector_size(width * sizeof(T)), aligned(alignof(T)), may_alias));
-};
-template <class T>
-using Lanes = typename Wide<T>::Lanes;
-template <class T>
-Lanes<T>& lanes(T* p) {
-  return *reinterpret_cast<Lanes<T>*>(p);
-}
+constexpr int64_t width = lane_count;
 
 // One chunk of one head as the products want it. A row that asks before the decay comes first: rows 0..L-1
 // belong to a, rows L..2L-1 to r; of the keys, 0..L-1 are k and L..2L-1 are b.
@@ -198,7 +187,7 @@ struct Chunk {
     static_assert(side == 2 * width);
     Lanes<T> r_low = {}, r_high = {}, a_low = {}, a_high = {};
     for (int64_t c = 0; c < K; ++c) {
-      Lanes<T>&low = lanes(&keys[size_t(c * side)]), &high = lanes(&keys[size_t(c * side + width)]);
+      typename LaneTypes<T>::Anywhere &low = lanes(&keys[size_t(c * side)]), &high = lanes(&keys[size_t(c * side + width)]);
       r_low += r[c] * low;
       r_high += r[c] * high;
       a_low += next[c] * low;
@@ -295,7 +284,7 @@ struct Spread {
  private:
   static void load(const T* from, int64_t stride, Lanes<T>* to, int64_t rows, int64_t columns) {
     for (int64_t i = 0; i < rows; ++i)
-      if (columns == width) to[i] = *reinterpret_cast<const Lanes<T>*>(from + i * stride);
+      if (columns == width) to[i] = lanes(from + i * stride);
       else
         for (int64_t l = 0; l < width; ++l) to[i][l] = l < columns ? from[i * stride + l] : T(0);
   }

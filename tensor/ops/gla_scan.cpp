@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tensor/gemm.h"
+#include "tensor/lanes.h"
 #include "tensor/parallel.h"
 #include "tensor/vector_math.h"
 
@@ -109,19 +110,7 @@ void backward_recurrent(const GlaScanBackward& a) {
 
 // ---- the chunked form ----
 
-constexpr int64_t block = 16;  // tokens inside which decays are running products; lanes of the inner loops
-
-// 16 numbers side by side, anywhere in memory.
-template <class T>
-struct Wide {
-  typedef T Lanes __attribute__((vector_size(block * sizeof(T)), aligned(alignof(T)), may_alias));
-};
-template <class T>
-using Lanes = typename Wide<T>::Lanes;
-template <class T>
-Lanes<T>& lanes(T* p) { return *reinterpret_cast<Lanes<T>*>(p); }
-template <class T>
-const Lanes<T>& lanes(const T* p) { return *reinterpret_cast<const Lanes<T>*>(p); }
+constexpr int64_t block = lane_count;  // tokens inside which decays are running products; lanes of the inner loops
 
 constexpr int64_t padded(int64_t n) { return (n + block - 1) / block * block; }
 
