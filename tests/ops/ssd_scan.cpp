@@ -57,7 +57,6 @@ void survives_extreme_decays() {
   Device& cpu = open_device("cpu");
   const std::vector<double> rates = {0, 1e-12, 1e-6, 1e-3, 1, 5, 20, 88, 100, 1e3, 1e4};
   const int64_t T = 150, H = int64_t(rates.size()) + 2, P = 3, N = 4;
-  const Random random(5, "extreme");
   std::vector<double> log_a;
   for (int64_t t = 0; t < T; ++t)
     for (int64_t h = 0; h < H; ++h) {
