@@ -69,13 +69,13 @@ if [ -e /etc/ssl/certs/ca-certificates.crt ]; then
   cp /etc/ssl/certs/ca-certificates.crt "$directory/etc/ssl/certs/ca-certificates.crt"
 fi
 
-rm -rf "$directory/root/taper"
-mkdir -p "$directory/root/taper"
-git archive HEAD | tar -x -C "$directory/root/taper"
+rm -rf "$directory/srv/taper"
+mkdir -p "$directory/srv/taper"
+git archive HEAD | tar -x -C "$directory/srv/taper"
 
 echo "clean_machine: $suite: $command"
 started=$SECONDS
-inside="cd /root/taper && $command"
+inside="cd /srv/taper && $command"
 set +e
 unshare --mount bash -c '
   mount -t proc proc "$0/proc" 2> /dev/null || echo "clean_machine: no /proc inside"
