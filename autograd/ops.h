@@ -3,6 +3,7 @@
 #pragma once
 #include "autograd/tape.h"
 #include "tensor/packing.h"
+#include "tensor/random.h"
 
 namespace taper {
 
@@ -46,6 +47,12 @@ Var embedding(const Var& table, const Tensor& ids);  // table [V,D], ids [...] i
 
 Var rms_norm(const Var& x, const Var& weight, double eps);  // over the last dimension
 Var l2_norm(const Var& x, double eps);                      // x / sqrt(sum x^2 + eps) over the last dimension
+// Mean 0 and variance 1 in each of `groups` equal parts of the last dimension D; weight, bias [D].
+Var group_norm(const Var& x, const Var& weight, const Var& bias, int64_t groups, double eps);
+inline Var layer_norm(const Var& x, const Var& weight, const Var& bias, double eps) { return group_norm(x, weight, bias, 1, eps); }
+
+// dropout: element i is x_i / (1 - p) where random.uniform(i) >= p, else 0. p in [0,1)
+Var dropout(const Var& x, double p, const Random& random);
 
 enum class GateOrder { gate_then_norm, norm_then_gate };
 Var gated_rms_norm(const Var& x, const Var& gate, const Var& weight, double eps, GateOrder order);
@@ -107,14 +114,21 @@ struct ShiftResult {
 };
 ShiftResult token_shift(const Var& x, const Var& last, const Packing& packing);  // last [B,D]; absent: 0
 
+// bonus: y + (sum_n r_n k_n weight_n) v per head: what RWKV's current token adds.  r k [B,T,H,K], y v [B,T,H,V], weight [H,K]
+Var bonus(const Var& y, const Var& r, const Var& k, const Var& v, const Var& weight);
+
 Var rotary(const Var& x, const Packing& packing, double base = 10000);  // x [B,T,H,K], turned by position
 
 // The PoST ops
 Var spectral_cumsum(const Var& theta, const Var& delta);                 // [] [N-1] -> p [N]
 Var taper_exponent(const Var& delta, double train_length);               // [N-1] -> alpha [N]
+Var rate_exponent(const Var& p, double train_length);                    // any log rates p [N] -> alpha [N]
 Var position_taper(const Var& alpha, int64_t B, int64_t T, const Packing& packing,
                    double position_reference = 1);                       // [H] -> s [B,T,H]
-Var log_decay(const Var& p, const Var& dt, const Var& s);                // -exp(p) dt s; dt or s may be absent
+// -exp(p) dt s: p [H], dt [B,T,H] or [B,T,H,K], s [B,T,H] -> dt's shape, or s's. dt or s may be absent.
+Var log_decay(const Var& p, const Var& dt, const Var& s);
+// RWKV-7's log-decay: -e^(-1/2) sigmoid(u + w0 - alpha log(t / position_reference)), u [B,T,D], w0 alpha [D] or absent.
+Var sigmoid_decay(const Var& u, const Var& w0, const Var& alpha, const Packing& packing, double position_reference = 1);
 
 // gla_scan: S_t = diag(exp(log_a_t)) S_{t-1} + k_t v_t^T,  y_t = scale S_t^T q_t
 struct GlaInputs {
