@@ -31,17 +31,23 @@ void backward(const BonusBackward& a) {
         const T *r = a.r.data<T>() + i * K, *k = a.k.data<T>() + i * K, *w = a.weight.data<T>() + i % H * K;
         const T *v = a.v.data<T>() + i * V, *d_out = a.d_out.data<T>() + i * V;
         const A g = lane_sum<A>(V, [&](int64_t j) { return A(d_out[j]) * A(v[j]); });
-        if (a.d_r)
-          for (int64_t j = 0; j < K; ++j) a.d_r.data<T>()[i * K + j] = T(g * A(k[j]) * A(w[j]));
-        if (a.d_k)
-          for (int64_t j = 0; j < K; ++j) a.d_k.data<T>()[i * K + j] = T(g * A(r[j]) * A(w[j]));
+        if (a.d_r) {
+          T* d_r = a.d_r.data<T>() + i * K;
+          for (int64_t j = 0; j < K; ++j) d_r[j] = T(g * A(k[j]) * A(w[j]));
+        }
+        if (a.d_k) {
+          T* d_k = a.d_k.data<T>() + i * K;
+          for (int64_t j = 0; j < K; ++j) d_k[j] = T(g * A(r[j]) * A(w[j]));
+        }
         if (a.d_v) {
           T* d_v = a.d_v.data<T>() + i * V;
           const A c = lane_sum<A>(K, [&](int64_t j) { return A(r[j]) * A(k[j]) * A(w[j]); });
           for (int64_t j = 0; j < V; ++j) d_v[j] = T(c * A(d_out[j]));
         }
-        if (a.d_weight)
-          for (int64_t j = 0; j < K; ++j) sum[i % H * K + j] += double(g * A(r[j]) * A(k[j]));
+        if (a.d_weight) {
+          double* d_weight = sum + i % H * K;
+          for (int64_t j = 0; j < K; ++j) d_weight[j] += double(g * A(r[j]) * A(k[j]));
+        }
       }
     });
     if (!a.d_weight) return;
