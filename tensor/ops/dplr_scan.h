@@ -6,7 +6,8 @@
 //
 //   r k a b [B,T,H,K]   log_w [B,T,H,K] <= 0   v [B,T,H,V]   initial [B,H,K,V] absent: 0   final [B,H,K,V]
 //   f32 f64. At a document start (packing) the state begins at 0, so m = 0 there. RWKV-7: a = -kappa,
-//   b = kappa * gate with |kappa| = 1, 0 <= gate <= 1; then no step makes the state larger by more than k v^T.
+//   b = kappa * gate with |kappa| = 1, 0 <= gate <= 1; then a step without decay has the eigenvalues 1 and
+//   1 - sum of gate kappa^2, which is in [0,1].
 //
 // Chunked form. In a chunk of L tokens let D_ij = exp(log_w_{j+1} + ... + log_w_i), per channel, j <= i: what is left
 // after token i of what token j brought; 0 across a document start. D_i- is the same from the state before the chunk.
