@@ -11,12 +11,18 @@ static const Op op{"log_decay", {"p", "dt", "s"}, {"log_a"}};
 Var log_decay(const Var& p, const Var& dt, const Var& s) {
   check(p.value.rank() == 1, "log_decay: p must be [H]; got {}", p.shape().text());
   check(dt || s, "log_decay: dt or s must be given");
+  const Dtype dtype = p.value.dtype();
+  const int64_t H = p.size(0);
+  check(!dt || ((dt.value.rank() == 3 || dt.value.rank() == 4) && dt.size(2) == H && dt.value.dtype() == dtype),
+        "log_decay: dt must be {} [B,T,{}] or [B,T,{},K] to match p; got {} {}", name(dtype), H, H,
+        dt ? name(dt.value.dtype()) : "", dt ? dt.shape().text() : "");
+  check(dt || (s.value.rank() == 3 && s.size(2) == H && s.value.dtype() == dtype),
+        "log_decay: s must be {} [B,T,{}] to match p; got {} {}", name(dtype), H, s ? name(s.value.dtype()) : "",
+        s ? s.shape().text() : "");
   const Tensor& like = dt ? dt.value : s.value;
-  check(like.rank() == 3 && like.size(2) == p.size(0) && like.dtype() == p.value.dtype(),
-        "log_decay: dt and s must be {} [B,T,{}] to match p; got {} {}", name(p.value.dtype()), p.size(0), name(like.dtype()),
-        like.shape().text());
-  check(!dt || !s || (dt.shape() == s.shape() && dt.value.dtype() == s.value.dtype()), "log_decay: s must be {} {} to match dt; got {} {}",
-        name(like.dtype()), like.shape().text(), s ? name(s.value.dtype()) : "", s ? s.shape().text() : "");
+  const Shape heads = {like.size(0), like.size(1), H};
+  check(!s || (s.shape() == heads && s.value.dtype() == dtype), "log_decay: s must be {} {} to match dt; got {} {}", name(dtype),
+        heads.text(), s ? name(s.value.dtype()) : "", s ? s.shape().text() : "");
   const Tensor log_a = empty_like(like), rates = p.value, steps = dt.value, taper = s.value;
   kernels::log_decay_forward({.p = rates, .dt = steps, .s = taper, .log_a = log_a});
 

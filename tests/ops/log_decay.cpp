@@ -1,18 +1,46 @@
-// log_decay: the case; the whole PoST map against the published values; s = 1 changes no bit.
+// log_decay: the case, per head and per channel; the whole PoST map against the published values; s = 1 changes no bit.
 #include "tests/support/expect.h"
 #include "tests/support/op_case.h"
 
 namespace taper::test {
 namespace {
 
-Example example(int64_t B, int64_t T, int64_t H, bool dt, bool s) {
-  Example e{.name = fmt::format("B={} T={} H={}{}{}", B, T, H, dt ? " dt" : "", s ? " s" : ""),
+// x [...] repeated K times along a new last dimension.
+Var spread(const Var& x, int64_t K) {
+  const Var ones = constant(full(x.value.device(), {1, K}, x.value.dtype(), 1));
+  std::vector<int64_t> sizes(x.shape().begin(), x.shape().end());
+  sizes.push_back(K);
+  return reshape(matmul(reshape(x, {-1, 1}), ones), sizes);
+}
+
+// The same from plain ops.
+Var plain(const Var& p, const Var& dt, const Var& s) {
+  const bool channels = dt && dt.value.rank() == 4;
+  Var rate = exp(p), taper = s;
+  if (channels) rate = spread(rate, dt.size(3));
+  if (channels && s) taper = spread(s, dt.size(3));
+  Var product = dt ? dt : taper;
+  if (dt && s) product = multiply(dt, taper);
+  return negate(multiply(product, rate));
+}
+
+enum Given { dt_and_s, only_dt, only_s };
+
+// K = 0: one step size per head.
+Example example(int64_t B, int64_t T, int64_t H, int64_t K, Given given) {
+  const bool dt = given != only_s, s = given != only_dt;
+  auto apply = [=](auto&& op) {
+    return [=](const std::vector<Var>& in, const Packing&) {
+      return std::vector{op(in[0], dt ? in[1] : Var{}, s ? in.back() : Var{})};
+    };
+  };
+  Example e{.name = fmt::format("B={} T={} H={} K={}{}{}", B, T, H, K, dt ? " dt" : "", s ? " s" : ""),
             .inputs = {{.edge = "p", .shape = {H}}},
-            .build = [=](const std::vector<Var>& in, const Packing&) {
-              return std::vector{log_decay(in[0], dt ? in[1] : Var{}, s ? in.back() : Var{})};
-            }};
-  if (dt) e.inputs.push_back({.edge = "dt", .shape = {B, T, H}, .fill = uniform(0.01, 1)});
-  if (s) e.inputs.push_back({.edge = "s", .shape = {B, T, H}, .fill = uniform(0.01, 1)});
+            .build = apply(log_decay),
+            .definition = apply(plain)};
+  const Shape heads = {B, T, H}, steps = K ? Shape{B, T, H, K} : heads;
+  if (dt) e.inputs.push_back({.edge = "dt", .shape = steps, .fill = uniform(0.01, 1)});
+  if (s) e.inputs.push_back({.edge = "s", .shape = heads, .fill = uniform(0.01, 1)});
   return e;
 }
 
@@ -22,7 +50,8 @@ void golden_map() {
   const std::vector<double> gaps = {0.5, -0.3, 1.2};
   const int64_t T = 2048, H = 4;
   Tape tape;
-  const Var theta = tape.leaf("theta", full(cpu, {}, Dtype::f64, -1)), delta = tape.leaf("delta", from_doubles(cpu, {3}, Dtype::f64, gaps));
+  const Var theta = tape.leaf("theta", full(cpu, {}, Dtype::f64, -1));
+  const Var delta = tape.leaf("delta", from_doubles(cpu, {3}, Dtype::f64, gaps));
   const Var s = position_taper(taper_exponent(delta, 2048), 1, T, {});
   const Var log_a = log_decay(spectral_cumsum(theta, delta), constant(full(cpu, {1, T, H}, Dtype::f64, 0.05)), s);
   std::vector<double> seed(size_t(T * H), 0.0);
@@ -46,29 +75,61 @@ void golden_map() {
 
 void s_of_one_changes_no_bit() {
   Device& cpu = open_device("cpu");
-  const std::vector<Tensor> p = {from_doubles(cpu, {3}, Dtype::f32, std::vector<double>{-1.3, 0.2, 2.7})};
-  const Var dt = constant(from_doubles(cpu, {1, 2, 3}, Dtype::f32, std::vector<double>{0.1, 0.02, 0.7, 0.33, 0.9, 0.05}));
+  const Var p = constant(from_doubles(cpu, {3}, Dtype::f32, std::vector<double>{-1.3, 0.2, 2.7}));
   const Var s = constant(full(cpu, {1, 2, 3}, Dtype::f32, 1));
-  expect_same_bits(log_decay(constant(p[0]), dt, s).value, log_decay(constant(p[0]), dt, {}).value, "log_decay with s = 1");
+  for (const Shape& shape : {Shape{1, 2, 3}, Shape{1, 2, 3, 5}}) {
+    std::vector<double> steps;
+    for (int64_t i = 0; i < shape.numel(); ++i) steps.push_back(0.1 + 0.037 * double(i * i % 23));
+    const Var dt = constant(from_doubles(cpu, shape, Dtype::f32, steps));
+    expect_same_bits(log_decay(p, dt, s).value, log_decay(p, dt, {}).value, "log_decay with s = 1");
+  }
+}
+
+// Channels that all step alike decay as their head does, to the bit.
+void equal_channels_are_their_head() {
+  Device& cpu = open_device("cpu");
+  const Var p = constant(from_doubles(cpu, {2}, Dtype::f32, std::vector<double>{-1.3, 2.7}));
+  const Var dt = constant(from_doubles(cpu, {2, 1, 2}, Dtype::f32, std::vector<double>{0.1, 0.02, 0.7, 0.33}));
+  const Var s = constant(from_doubles(cpu, {2, 1, 2}, Dtype::f32, std::vector<double>{1, 0.9, 0.3, 0.004}));
+  expect_same_bits(log_decay(p, spread(dt, 3), s).value, spread(log_decay(p, dt, s), 3).value, "log_decay of equal channels");
 }
 
 void refuses_bad_shapes() {
   Device& cpu = open_device("cpu");
-  const Var p = constant(zeros(cpu, {3}, Dtype::f32)), s = constant(zeros(cpu, {2, 5, 4}, Dtype::f32));
+  auto of = [&](const Shape& shape, Dtype dtype = Dtype::f32) { return constant(zeros(cpu, shape, dtype)); };
+  const Var p = of({3});
+  expect_error([&] { log_decay(of({3, 1}), {}, {}); }, "log_decay: p must be [H]; got [3,1]");
   expect_error([&] { log_decay(p, {}, {}); }, "log_decay: dt or s must be given");
-  expect_error([&] { log_decay(p, s, {}); }, "log_decay: dt and s must be f32 [B,T,3] to match p; got f32 [2,5,4]");
+  const std::string dt = "log_decay: dt must be f32 [B,T,3] or [B,T,3,K] to match p; got ", s = "log_decay: s must be f32 ";
+  expect_error([&] { log_decay(p, of({2, 5, 4}), {}); }, dt + "f32 [2,5,4]");
+  expect_error([&] { log_decay(p, of({2, 5, 4, 3}), {}); }, dt + "f32 [2,5,4,3]");
+  expect_error([&] { log_decay(p, of({5, 3}), {}); }, dt + "f32 [5,3]");
+  expect_error([&] { log_decay(p, of({2, 5, 3}, Dtype::f64), {}); }, dt + "f64 [2,5,3]");
+  expect_error([&] { log_decay(p, {}, of({2, 5, 3, 7})); }, s + "[B,T,3] to match p; got f32 [2,5,3,7]");
+  expect_error([&] { log_decay(p, of({2, 5, 3, 7}), of({2, 5, 3, 7})); }, s + "[2,5,3] to match dt; got f32 [2,5,3,7]");
+  expect_error([&] { log_decay(p, of({2, 5, 3}), of({2, 4, 3})); }, s + "[2,5,3] to match dt; got f32 [2,4,3]");
 }
 
 const RegisterCase registered{{
     .room = "log_decay",
     .ops = {"log_decay"},
-    .examples = {example(1, 1, 1, true, true), example(2, 7, 3, true, true), example(2, 33, 4, true, false), example(1, 130, 6, false, true)},
-    .bench = {{.example = example(8, 2048, 24, true, true),
+    .examples = {example(1, 1, 1, 0, dt_and_s), example(2, 7, 3, 0, dt_and_s), example(2, 33, 4, 0, only_dt),
+                 example(1, 130, 6, 0, only_s), example(1, 1, 1, 1, dt_and_s), example(2, 7, 3, 5, dt_and_s),
+                 example(2, 9, 2, 16, only_dt), example(1, 33, 4, 37, dt_and_s)},
+    .bench = {{.example = example(8, 2048, 24, 0, dt_and_s),
                .forward_flops = 2.0 * 8 * 2048 * 24,
                .forward_bytes = 12.0 * 8 * 2048 * 24,
                .backward_flops = 6.0 * 8 * 2048 * 24,
-               .backward_bytes = 24.0 * 8 * 2048 * 24}},
-    .checks = {{"golden map", golden_map}, {"s of one changes no bit", s_of_one_changes_no_bit}, {"refuses bad shapes", refuses_bad_shapes}},
+               .backward_bytes = 24.0 * 8 * 2048 * 24},
+              {.example = example(8, 2048, 4, 96, dt_and_s),
+               .forward_flops = 2.0 * 8 * 2048 * 4 * 96,
+               .forward_bytes = 8.0 * 8 * 2048 * 4 * 96,
+               .backward_flops = 5.0 * 8 * 2048 * 4 * 96,
+               .backward_bytes = 16.0 * 8 * 2048 * 4 * 96}},
+    .checks = {{"golden map", golden_map},
+               {"s of one changes no bit", s_of_one_changes_no_bit},
+               {"equal channels are their head", equal_channels_are_their_head},
+               {"refuses bad shapes", refuses_bad_shapes}},
 }};
 
 }  // namespace

@@ -16,10 +16,12 @@ Var plain(const Var& p, double train_length) {
     m[size_t(k * N)] -= 1 - place;
     m[size_t(k * N + N - 1)] -= place;
   }
-  Device& device = p.value.device();
-  const Var bent = matmul(reshape(p, {1, N}), constant(from_doubles(device, {N, N}, p.value.dtype(), m)), {.b = true});
-  const Var raw = add(reshape(scale(bent, 1 / std::log(train_length)), {N}), constant(from_doubles(device, {N}, p.value.dtype(), line)));
-  return subtract(relu(raw), relu(subtract(raw, constant(full(device, {}, p.value.dtype(), 1)))));
+  auto fixed = [&](const Shape& shape, const std::vector<double>& v) {
+    return constant(from_doubles(p.value.device(), shape, p.value.dtype(), v));
+  };
+  const Var bent = reshape(matmul(reshape(p, {1, N}), fixed({N, N}, m), {.b = true}), {N});
+  const Var raw = add(scale(bent, 1 / std::log(train_length)), fixed({N}, line));
+  return subtract(relu(raw), relu(subtract(raw, fixed({}, {1}))));
 }
 
 // `deviation` keeps raw away from the clamp's corners, where no difference quotient says anything.
@@ -44,16 +46,19 @@ Sent send(const std::vector<double>& p, double train_length, const std::vector<d
 void golden_values() {  // specification 4.2b: RWKV's map, p = log sigmoid(w0)
   Device& cpu = open_device("cpu");
   const std::vector<double> delta = {0.5, -0.3, 1.2}, want = {1, 0.681753112, 0.307474065, 0};
-  const Var w0 = spectral_cumsum(constant(full(cpu, {}, Dtype::f64, -3)), constant(from_doubles(cpu, {3}, Dtype::f64, delta)));
+  const Var theta = constant(full(cpu, {}, Dtype::f64, -3));
+  const Var w0 = spectral_cumsum(theta, constant(from_doubles(cpu, {3}, Dtype::f64, delta)));
   const auto alpha = to_doubles(rate_exponent(negate(softplus(negate(w0))), 2048).value);
-  for (size_t k = 0; k < 4; ++k) expect(std::abs(alpha[k] - want[k]) < 1e-9, "alpha[{}] must be {}; got {:.9f}", k, want[k], alpha[k]);
+  for (size_t k = 0; k < 4; ++k)
+    expect(std::abs(alpha[k] - want[k]) < 1e-9, "alpha[{}] must be {}; got {:.9f}", k, want[k], alpha[k]);
 }
 
 // Of a cumulative sum, taper_exponent gives the same exponents and the same gradient of the gaps, open or clamped.
 void equals_taper_exponent_of_a_cumsum() {
   Device& cpu = open_device("cpu");
   const Tensor seed = from_doubles(cpu, {6}, Dtype::f64, std::vector<double>{0.9, -1.3, 0.4, 2.1, -0.6, 1.7});
-  for (const std::vector<double>& gaps : {std::vector<double>{0.5, -0.3, 1.2, 0.1, -2}, std::vector<double>{-5, 9, -1, 0.4, 0.2}}) {
+  const std::vector<double> open = {0.5, -0.3, 1.2, 0.1, -2}, clamped = {-5, 9, -1, 0.4, 0.2};
+  for (const std::vector<double>& gaps : {open, clamped}) {
     const Tensor delta = from_doubles(cpu, {5}, Dtype::f64, gaps);
     Tape one, other;
     const Var want = taper_exponent(one.leaf("delta", delta), 512);
@@ -62,7 +67,8 @@ void equals_taper_exponent_of_a_cumsum() {
     expect_close(got.value, want.value, 1e-14, "alpha");
     const auto d = backward(got, seed);
     expect_close(d.at("delta"), backward(want, seed).at("delta"), 1e-13, "d_delta");
-    expect(std::abs(to_doubles(d.at("theta"))[0]) < 1e-15, "theta must not reach alpha; d_theta = {}", to_doubles(d.at("theta"))[0]);
+    const double d_theta = to_doubles(d.at("theta"))[0];
+    expect(std::abs(d_theta) < 1e-15, "theta must not reach alpha; d_theta = {}", d_theta);
   }
 }
 
@@ -73,7 +79,8 @@ void one_rate_has_no_taper() {
 
 void two_rates_are_the_ends() {
   const Sent two = send({-3, 0.2}, 512, {1, 1});
-  expect(two.alpha == std::vector<double>({1, 0}) && two.d_p == std::vector<double>({0, 0}), "N = 2 must give alpha = 1, 0 and d_p = 0");
+  const std::vector<double> ends = {1, 0}, nothing = {0, 0};
+  expect(two.alpha == ends && two.d_p == nothing, "N = 2 must give alpha = 1, 0 and d_p = 0");
 }
 
 // Closed beyond the corners, open on them (specification 4.2: the clamp is inclusive). With N = 3 and equal
@@ -92,16 +99,21 @@ void the_clamp_passes_its_corners() {
 
 void refuses_bad_input() {
   Device& cpu = open_device("cpu");
-  expect_error([&] { rate_exponent(constant(zeros(cpu, {}, Dtype::f32)), 10); }, "rate_exponent: p must be [N], N >= 1; got []");
-  expect_error([&] { rate_exponent(constant(zeros(cpu, {0}, Dtype::f32)), 10); }, "rate_exponent: p must be [N], N >= 1; got [0]");
-  expect_error([&] { rate_exponent(constant(zeros(cpu, {3}, Dtype::f32)), 1); }, "rate_exponent: the training length must be > 1; got 1");
+  auto p = [&](const Shape& shape) { return constant(zeros(cpu, shape, Dtype::f32)); };
+  expect_error([&] { rate_exponent(p({}), 10); }, "rate_exponent: p must be [N], N >= 1; got []");
+  expect_error([&] { rate_exponent(p({0}), 10); }, "rate_exponent: p must be [N], N >= 1; got [0]");
+  expect_error([&] { rate_exponent(p({3}), 1); }, "rate_exponent: the training length must be > 1; got 1");
 }
 
 const RegisterCase registered{{
     .room = "rate_exponent",
     .ops = {"rate_exponent"},
     .examples = {example(1, 512, 1), example(2, 512, 1), example(3, 512, 0.5), example(6, 2048, 0.3), example(64, 512, 0.02)},
-    .bench = {{.example = example(2048, 2048, 0.001), .forward_flops = 6 * 2048, .forward_bytes = 8 * 2048, .backward_flops = 6 * 2048, .backward_bytes = 12 * 2048}},
+    .bench = {{.example = example(2048, 2048, 0.001),
+               .forward_flops = 6 * 2048,
+               .forward_bytes = 8 * 2048,
+               .backward_flops = 6 * 2048,
+               .backward_bytes = 12 * 2048}},
     .checks = {{"golden values", golden_values},
                {"equals taper_exponent of a cumsum", equals_taper_exponent_of_a_cumsum},
                {"one rate has no taper", one_rate_has_no_taper},
