@@ -33,6 +33,7 @@ class Audited {
  public:
   Audited(const Options& o) : config_(o.config.load().model) {
     if (!config_.vocab) config_.vocab = 257;
+    config_.dropout = 0;
     model_ = std::make_unique<LanguageModel>(config_, 42, cpu_, Dtype::f64);
     const Random random(42, "audit");
     std::vector<int32_t> ids, labels;
@@ -63,15 +64,16 @@ class Audited {
   const Tape& tape() const { return tape_; }
   const Var& root() const { return loss_; }
 
-  // "theta" and "delta" are the spectrum's parameters under any architecture's names.
+  // "theta" and "delta" are the spectrum's parameters, which the reference's checkpoints spell in several ways.
   std::string leaf_named(const std::string& alias, int64_t layer) const {
-    const std::string prefix = fmt::format("layers.{}.mixer.", layer);
-    std::string name = prefix + (alias == "theta" ? "A_log_base" : alias);
-    if (alias == "delta")  // the reference spells it in two ways
-      name = prefix + (tape_.find_leaf(prefix + "A_log_deltas") >= 0 ? "A_log_deltas" : "A_log_delta");
-    check(tape_.find_leaf(name) >= 0, Exit::usage, "audit: no parameter '{}' (as {}) has a gradient in {}", alias, name, config_.arch);
-    return name;
+    std::vector<const char*> spellings{alias.c_str()};
+    if (alias == "theta") spellings = {"A_log_base", "w0_base"};
+    if (alias == "delta") spellings = {"A_log_deltas", "A_log_delta", "w0_delta"};
+    for (const char* s : spellings)
+      if (const std::string name = fmt::format("layers.{}.mixer.{}", layer, s); tape_.find_leaf(name) >= 0) return name;
+    fail(Exit::usage, "audit: no parameter '{}' has a gradient in layer {}'s mixer of {}", alias, layer, config_.arch);
   }
+  bool has_spectrum() const { return config_.post && config_.post_options.spectrum; }
 
  private:
   ModelConfig config_;
@@ -181,7 +183,7 @@ int audit(Options o, const Common& common) {
   // With nothing chosen: the whole proof.
   if (o.aliases.empty() && !o.gradcheck && o.cuts.empty() && !o.ledger && o.dot.empty() && o.tape.empty()) {
     o.gradcheck = true;
-    if (a.tape().find_leaf(fmt::format("layers.{}.mixer.A_log_base", o.layer)) >= 0) {
+    if (a.has_spectrum()) {
       o.aliases = {"theta", "delta"};
       for (const std::string& alias : o.aliases)
         for (const auto& path : path_edges_within(a.tape(), fmt::format("layers.{}.mixer", o.layer), a.tape().find_leaf(a.leaf_named(alias, o.layer))))

@@ -223,10 +223,13 @@ Config parse_config(const std::string& text, const std::string& name, const std:
   }
   if (c.data.validation.empty()) c.data.validation = c.data.train;
   if (!reader.has("model", "train_length")) c.model.train_length = std::max<int64_t>(2, c.data.sequence);
-  ModelConfig sized = c.model;
-  if (!sized.vocab) sized.vocab = 1;  // it is taken from the data
+  check(c.data.sequence % c.train.bptt_segments == 0, Exit::bad_config,
+        "config {}: train.bptt_segments must divide data.sequence = {}; got {}", name, c.data.sequence, c.train.bptt_segments);
+  const int64_t vocab = c.model.vocab;
+  if (!vocab) c.model.vocab = 1;  // it is taken from the data
   try {
-    check_model_config(sized);
+    c.model = completed(c.model);
+    c.model.vocab = vocab;
   } catch (const Error& e) {
     fail(Exit::bad_config, "config {}: {}", name, e.what());
   }

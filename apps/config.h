@@ -47,6 +47,8 @@ struct TrainConfig {
   std::string precision = "f32";
   std::string loss_average = "token"; // "micro": equal weight per micro-batch, as the reference
   double clip = 1.0;                  // of the global norm; 0: off
+  int64_t bptt_segments = 1;          // a sequence in so many consecutive segments, the state handed on
+  bool bptt_truncate = true;          // gradients end at a segment's beginning, and so does its memory; false: they flow on
   bool operator==(const TrainConfig&) const = default;
 };
 

@@ -27,18 +27,27 @@ void each_key(C& c, V&& v) {
   if (v.section("model")) {
     auto& m = c.model;
     v("arch", m.arch, any);
+    v("wiring", m.wiring, Rule{.choices = {"lm", "mixer", "mqar"}});
     v("post", m.post, any);
     v("d_model", m.d_model, size);
     v("layers", m.layers, size);
     v("heads", m.heads, size);
     v("vocab", m.vocab, count);
-    v("head_dim", m.head_dim, size);
-    v("d_state", m.d_state, size);
-    v("expand_v", m.expand_v, size);
+    v("head_dim", m.head_dim, count);
+    v("d_state", m.d_state, count);
+    v("expand_v", m.expand_v, count);
+    v("conv_width", m.conv_width, Rule{.low = -1});
+    v("ffn_width", m.ffn_width, count);
+    v("decay_rank", m.decay_rank, count);
+    v("rate_rank", m.rate_rank, count);
+    v("value_rank", m.value_rank, count);
+    v("gate_rank", m.gate_rank, count);
+    v("output_gate", m.output_gate, any);
+    v("tied_head", m.tied_head, any);
     v("vocab_multiple", m.vocab_multiple, size);
-    v("conv_width", m.conv_width, size);
     v("train_length", m.train_length, Rule{.low = 2});
-    v("norm_eps", m.norm_eps, Rule{.low = 0, .above = true});
+    v("norm_eps", m.norm_eps, count);
+    v("dropout", m.dropout, Rule{.low = 0, .high = 1});
     v("fusion", c.fusion, Rule{.choices = {"none", "full"}});
   }
   if (v.section("post", c.model.post)) {
@@ -46,6 +55,9 @@ void each_key(C& c, V&& v) {
     v("spectrum", p.spectrum, any);
     v("taper", p.taper, any);
     v("position_reference", p.position_reference, Rule{.low = 0, .above = true});
+    v("slowest_rate", p.slowest_rate, count);
+    v("fastest_rate", p.fastest_rate, count);
+    v("data_dependent", p.data_dependent, any);
   }
   if (v.section("data")) {
     v("task", c.data.task, Rule{.choices = {"text", "mqar"}});
@@ -73,6 +85,8 @@ void each_key(C& c, V&& v) {
     v("precision", c.train.precision, Rule{.choices = {"f32", "bf16"}});
     v("loss_average", c.train.loss_average, Rule{.choices = {"token", "micro"}});
     v("clip", c.train.clip, count);
+    v("bptt_segments", c.train.bptt_segments, size);
+    v("bptt_truncate", c.train.bptt_truncate, any);
   }
   if (v.section("optimizer")) {
     v("lr", c.optimizer.lr, count);

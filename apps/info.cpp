@@ -35,12 +35,13 @@ Json build_info() {
 }
 
 // Counted by building the model where memory costs nothing.
-Json model_info(const ModelConfig& config) {
-  LanguageModel model(config, 0, open_device("plan"));
+Json model_info(const ModelConfig& given) {
+  LanguageModel model(given, 0, open_device("plan"));
+  const ModelConfig& config = model.config;
   int64_t trainable = 0;
   for (const Parameter* p : model.parameters()) trainable += p->trainable ? p->value.numel() : 0;
   return {{"arch", config.arch},           {"post", config.post},         {"d_model", config.d_model},   {"layers", config.layers},
-          {"heads", config.heads},         {"head_dim", config.head_dim}, {"d_state", config.d_state},   {"expand_v", config.expand_v}, {"vocab", config.vocab},
+          {"heads", config.heads},         {"head_dim", config.head_dim}, {"vocab", config.vocab},
           {"parameters", model.parameter_count()}, {"trainable", trainable}};
 }
 

@@ -6,6 +6,7 @@
 
 #include "nn/json.h"
 #include "nn/schedule.h"
+#include "nn/segments.h"
 #include "tensor/error.h"
 #include "tensor/ops/accumulate.h"
 
@@ -50,16 +51,52 @@ double Trainer::weight_of(const std::vector<Batch>& batches, const Batch& batch)
   return labelled ? 1 / double(labelled) : 0;
 }
 
+Tensor Trainer::walk(const Batch& batch, double weight, int64_t step, int64_t micro, const BackwardOptions& options, const Watch& watch) const {
+  const uint64_t draws = Random(uint64_t(config.run.seed), "dropout").bits(uint64_t(step * config.train.accumulate + micro));
+  const Tensor one = full(device, {}, model.dtype, 1);
+  const auto part = [&](Tape& tape, const Tensor& ids, const Tensor& labels, const Packing& packing, ModelState* state, uint64_t segment) {
+    tape.watch = watch;
+    const Random dropout(draws, segment);
+    return scale(sum(model.nll(tape, ids, labels, packing, state, &dropout)), weight);
+  };
+  if (config.train.bptt_segments == 1) {
+    Tape tape;
+    const Var loss = part(tape, batch.ids, batch.labels, batch.packing, nullptr, 0);
+    backward(loss, one, options);
+    return loss.value;
+  }
+  const std::vector<Segment> segments = cut_into_segments(batch.ids, batch.labels, batch.packing, config.train.bptt_segments);
+  ModelState state;
+  state.position.assign(size_t(batch.ids.size(0)), 0);
+  Tape whole;
+  Var losses;
+  Tensor total;
+  for (size_t i = 0; i < segments.size(); ++i) {
+    const Segment& s = segments[i];
+    if (config.train.bptt_truncate) state.detach();
+    state.restart(s.fresh);
+    Tape own;
+    const Var loss = part(config.train.bptt_truncate ? own : whole, s.ids, s.labels, s.packing, &state, i);
+    if (config.train.bptt_truncate) {
+      backward(loss, one, options);
+      if (total) kernels::accumulate({.sum = total, .d = loss.value});
+      else total = loss.value;
+    } else {
+      losses = losses ? add(losses, loss) : loss;
+    }
+  }
+  if (config.train.bptt_truncate) return total;
+  backward(losses, one, options);
+  return losses.value;
+}
+
 void Trainer::step() {
   const std::vector<Batch> batches = draw();
-  const Tensor one = full(device, {}, model.dtype, 1);
   loss_ = {};
-  for (const Batch& batch : batches) {
-    Tape tape;
-    const Var loss = scale(sum(model.nll(tape, batch.ids, batch.labels, batch.packing)), weight_of(batches, batch));
-    backward(loss, one, {.into = gradients_.into()});
-    if (loss_) kernels::accumulate({.sum = loss_, .d = loss.value});
-    else loss_ = loss.value;
+  for (size_t micro = 0; micro < batches.size(); ++micro) {
+    const Tensor loss = walk(batches[micro], weight_of(batches, batches[micro]), steps_, int64_t(micro), {.into = gradients_.into()});
+    if (loss_) kernels::accumulate({.sum = loss_, .d = loss});
+    else loss_ = loss;
   }
   lr_ = learning_rate({.lr = config.optimizer.lr, .warmup = config.schedule.warmup, .final_lr = config.schedule.final_lr}, steps_,
                       config.train.steps);
@@ -81,21 +118,20 @@ std::string Trainer::first_bad() {
     for (size_t micro = 0; micro < batches.size(); ++micro) {
       const Batch& batch = batches[micro];
       std::string bad;
-      const auto where = [&](const char* walk) { return fmt::format("{} ({}, step {}, micro-batch {})", bad, walk, step, micro + 1); };
-      Tape tape;
-      tape.watch = [&](const std::string& value, const Tensor& t) {
-        if (bad.empty() && !finite(t)) bad = value;
+      const auto found = [&](const std::string& what, const char* way) {
+        if (bad.empty()) bad = fmt::format("{} ({}, step {}, micro-batch {})", what, way, step, micro + 1);
       };
-      const Var loss = scale(sum(model.nll(tape, batch.ids, batch.labels, batch.packing)), weight_of(batches, batch));
-      if (!bad.empty()) return where("forward");
-      backward(loss, full(device, {}, model.dtype, 1),
-               {.ledger = [&](const LedgerEntry& e) {
-                  if (bad.empty() && e.non_finite) bad = e.edge;
-                },
-                .into = [&](const Node& leaf, const Tensor& d) {
-                  if (bad.empty() && !finite(d)) bad = leaf.scope;
-                }});
-      if (!bad.empty()) return where("backward");
+      walk(batch, weight_of(batches, batch), step - 1, int64_t(micro),
+           {.ledger = [&](const LedgerEntry& e) {
+              if (e.non_finite) found(e.edge, "backward");
+            },
+            .into = [&](const Node& leaf, const Tensor& d) {
+              if (!finite(d)) found(leaf.scope, "backward");
+            }},
+           [&](const std::string& value, const Tensor& t) {
+             if (bad.empty() && !finite(t)) found(value, "forward");
+           });
+      if (!bad.empty()) return bad;
     }
   }
   return "none: a replay of the steps was finite";

@@ -49,6 +49,9 @@ class Trainer {
  private:
   std::vector<Batch> draw();
   double weight_of(const std::vector<Batch>& batches, const Batch& batch) const;
+  // One micro-batch, forward and backward, in train.bptt_segments pieces: its part of the step's loss [].
+  using Watch = std::function<void(const std::string& value, const Tensor&)>;
+  Tensor walk(const Batch& batch, double weight, int64_t step, int64_t micro, const BackwardOptions& options, const Watch& watch = {}) const;
   Gradients gradients_;
   int64_t steps_ = 0, look_steps_ = 0;
   Cursor look_;

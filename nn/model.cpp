@@ -1,103 +1,80 @@
-// LanguageModel: the wiring of specification 3.1, and the table of presets.
+// LanguageModel: the wiring of specification 3 and 5.1.
 #include "nn/model.h"
 
-#include <fmt/format.h>
-
-#include <array>
-
 #include "nn/mixers/gated_deltanet.h"
+#include "nn/mixers/gla.h"
 #include "nn/mixers/mamba2.h"
+#include "nn/mixers/retnet.h"
+#include "nn/mixers/rwkv7.h"
 #include "tensor/error.h"
 
 namespace taper {
-namespace {
 
-struct Size {
-  const char* name;
-  int64_t d_model, layers, heads;
-};
-
-template <class M>
-std::unique_ptr<Mixer> make(const ModelConfig& config, const Init& init) {
-  return std::make_unique<M>(config, init);
+std::unique_ptr<Mixer> make_mixer(const ModelConfig& c, const Init& init, int64_t layer) {
+  if (c.arch == "mamba2") return std::make_unique<Mamba2>(c, init);
+  if (c.arch == "rwkv7") return std::make_unique<Rwkv7>(c, init, layer);
+  if (c.arch == "gdn") return std::make_unique<GatedDeltaNet>(c, init);
+  if (c.arch == "retnet" && !(c.post && c.post_options.data_dependent)) return std::make_unique<RetNet>(c, init);
+  return std::make_unique<Gla>(c, init);
 }
 
-struct Arch {  // all that the wiring has to know of an architecture
-  const char* name;
-  std::unique_ptr<Mixer> (*mixer)(const ModelConfig&, const Init&);
-  int64_t width;     // heads * head_dim must be this many times d_model
-  int64_t head_dim;        // of the presets
-  int64_t vocab_multiple;  // of the presets
-  std::array<Size, 4> sizes;
-};
-const std::array archs = {
-    Arch{"mamba2", make<Mamba2>, 2, 64, 1, {Size{"180m", 768, 24, 24}, {"440m", 1024, 48, 32}, {"880m", 1536, 48, 48}, {"1.5b", 2048, 48, 64}}},
-    Arch{"gdn", make<GatedDeltaNet>, 1, 128, 16, {Size{"180m", 768, 24, 6}, {"440m", 1024, 48, 8}, {"880m", 1536, 48, 12}, {"1.5b", 2048, 48, 16}}},
-};
-
-const Arch& arch_of(const std::string& name) {
-  for (const Arch& a : archs)
-    if (a.name == name) return a;
-  fail(Exit::bad_config, "model: arch must be mamba2 or gdn; got '{}'", name);
-}
-
-}  // namespace
-
-void check_model_config(const ModelConfig& c) {
-  const Arch& arch = arch_of(c.arch);
-  for (const auto& [what, value] : {std::pair{"d_model", c.d_model}, {"layers", c.layers}, {"heads", c.heads}, {"vocab", c.vocab},
-                                    {"head_dim", c.head_dim}, {"d_state", c.d_state}, {"expand_v", c.expand_v}, {"vocab_multiple", c.vocab_multiple}, {"conv_width", c.conv_width}})
-    check(value >= 1, Exit::bad_config, "model: {} must be >= 1; got {}", what, value);
-  check(c.heads * c.head_dim == arch.width * c.d_model, Exit::bad_config,
-        "model: heads * head_dim must be {} * d_model = {} for {}; got {} * {} = {}", arch.width, arch.width * c.d_model, c.arch, c.heads,
-        c.head_dim, c.heads * c.head_dim);
-  check(c.train_length > 1, Exit::bad_config, "model: train_length must be > 1; got {}", c.train_length);
-  check(c.norm_eps > 0, Exit::bad_config, "model: norm_eps must be > 0; got {}", c.norm_eps);
-  check(c.post_options.position_reference > 0, Exit::bad_config, "post: position_reference must be > 0; got {}",
-        c.post_options.position_reference);
-}
-
-std::vector<std::string> model_presets() {
-  std::vector<std::string> names;
-  for (const Arch& a : archs)
-    for (const char* post : {"_", "_post_"})
-      for (const Size& s : a.sizes) names.push_back(std::string(a.name) + post + s.name);
-  return names;
-}
-
-ModelConfig model_preset(std::string_view name) {
-  for (const Arch& a : archs)
-    for (const bool post : {false, true})
-      for (const Size& s : a.sizes)
-        if (name == std::string(a.name) + (post ? "_post_" : "_") + s.name) {
-          ModelConfig c;
-          c.arch = a.name;
-          c.post = post;
-          c.d_model = s.d_model;
-          c.layers = s.layers;
-          c.heads = s.heads;
-          c.head_dim = a.head_dim;
-          c.vocab_multiple = a.vocab_multiple;
-          return c;
-        }
-  fail(Exit::bad_config, "model: no preset is called '{}'; there are {}", name, fmt::to_string(fmt::join(model_presets(), ", ")));
-}
-
-LanguageModel::LanguageModel(const ModelConfig& config, uint64_t seed, Device& device, Dtype dtype)
-    : config(config), device(device), dtype(dtype) {
-  check_model_config(config);
-  const Init init(seed, device, dtype);
-  const int64_t rows = (config.vocab + config.vocab_multiple - 1) / config.vocab_multiple * config.vocab_multiple;
-  embedding = init.make("embedding.weight", {rows, config.d_model}, fill_normal(0.02));
-  for (int64_t i = 0; i < config.layers; ++i) {
-    const Init layer = init.in("layers").in(std::to_string(i));
-    blocks.push_back({.norm = layer.make("norm.weight", {config.d_model}, fill_constant(1)), .mixer = arch_of(config.arch).mixer(config, layer.in("mixer"))});
+void ModelState::each(const std::function<void(Var&)>& visit) {
+  for (LayerState& layer : layers) {
+    if (layer.mixer.recurrent) visit(layer.mixer.recurrent);
+    for (Var& h : layer.mixer.history)
+      if (h) visit(h);
+    if (layer.channel_mix) visit(layer.channel_mix);
   }
-  norm_f = init.make("norm_f.weight", {config.d_model}, fill_constant(1));
 }
 
-Var LanguageModel::logits(Tape& tape, const Tensor& ids, const Packing& given, ModelState* state) const {
-  check(ids.rank() == 2 && ids.dtype() == Dtype::i32, "model: ids must be i32 [B,T]; got {} {}", name(ids.dtype()), ids.shape().text());
+void ModelState::detach() {
+  each([](Var& v) { v = constant(v.value); });
+}
+
+void ModelState::restart(const std::vector<bool>& rows) {
+  bool any = false;
+  for (size_t b = 0; b < rows.size(); ++b)
+    if (rows[b]) any = true, position.at(b) = 0;
+  if (!any) return;
+  each([&](Var& v) {
+    const int64_t row = v.value.numel() / v.size(0);
+    std::vector<double> keep;
+    for (const bool fresh : rows) keep.insert(keep.end(), size_t(row), fresh ? 0.0 : 1.0);
+    v = multiply(v, constant(from_doubles(v.value.device(), v.shape(), v.value.dtype(), keep)));
+  });
+}
+
+LanguageModel::LanguageModel(const ModelConfig& given, uint64_t seed, Device& device, Dtype dtype)
+    : config(completed(given)), device(device), dtype(dtype) {
+  const Init init(seed, device, dtype);
+  const int64_t D = config.d_model, rows = (config.vocab + config.vocab_multiple - 1) / config.vocab_multiple * config.vocab_multiple;
+  const bool lm = config.wiring == "lm", mqar = config.wiring == "mqar", rwkv = config.arch == "rwkv7", mamba = config.arch == "mamba2";
+  const bool layer_norm = rwkv || (mqar && !mamba);
+  const Draw draw = rwkv && !mqar ? fill_uniform(-1e-4, 1e-4) : fill_normal(0.02);
+  embedding = init.make("embedding.weight", {rows, D}, draw);
+  if (rwkv && !mqar) pre_norm = make_norm(init, "pre_norm", D, config.norm_eps, true);
+  for (int64_t i = 0; i < config.layers; ++i) {
+    const Init layer = init.in("layers").in(std::to_string(i)), ffn = layer.in("ffn");
+    Block& block = blocks.emplace_back();
+    block.norm = make_norm(layer, "norm", D, config.norm_eps, layer_norm);
+    block.mixer = make_mixer(config, layer.in("mixer"), i);
+    const bool attention = config.arch == "gla" || config.arch == "retnet";
+    if (lm && rwkv) block.channel_mix = make_channel_mix(config, ffn, i);
+    if (lm && attention) {
+      const Draw weight = fill_normal(0.02);
+      block.swiglu = SwiGlu{.gate = make_linear(ffn, "gate_proj", config.ffn_width, D, weight),
+                            .up = make_linear(ffn, "up_proj", config.ffn_width, D, weight),
+                            .down = make_linear(ffn, "down_proj", D, config.ffn_width, weight)};
+    }
+    if (block.channel_mix || block.swiglu || (mqar && !rwkv && !mamba))
+      block.ffn_norm = make_norm(layer, "ffn_norm", D, config.norm_eps, layer_norm);
+  }
+  norm_f = make_norm(init, "norm_f", D, config.norm_eps, rwkv || mqar);
+  if (!config.tied_head) head = init.make("lm_head.weight", {rows, D}, draw);
+}
+
+Var LanguageModel::logits(Tape& tape, const Tensor& ids, const Packing& given, ModelState* state, const Random* dropout) const {
+  check(ids.rank() == 2 && ids.dtype() == Dtype::i32 && ids.numel() > 0, "model: ids must be i32 [B,T], not empty; got {} {}", name(ids.dtype()), ids.shape().text());
   const int64_t B = ids.size(0), T = ids.size(1);
   Packing packing = given;
   if (state) {
@@ -108,14 +85,23 @@ Var LanguageModel::logits(Tape& tape, const Tensor& ids, const Packing& given, M
 
   const Var table = leaf(tape, embedding);
   Var x = taper::embedding(table, ids);  // [B,T,D]
+  if (dropout && config.dropout > 0) x = taper::dropout(x, config.dropout, *dropout);
+  if (pre_norm) x = (*pre_norm)(tape, x);
+  Pass pass{.packing = packing};
   for (size_t i = 0; i < blocks.size(); ++i) {
     const Scope layers(tape, "layers"), layer(tape, std::to_string(i));
-    const Var normed = rms_norm(x, leaf(tape, blocks[i].norm), config.norm_eps);
-    x = add(x, blocks[i].mixer->forward(tape, normed, packing, state ? &state->layers[i] : nullptr));
+    const Block& block = blocks[i];
+    LayerState* s = state ? &state->layers[i] : nullptr;
+    x = add(x, block.mixer->forward(tape, block.norm(tape, x), pass, s ? &s->mixer : nullptr));
+    if (!block.ffn_norm) continue;
+    const Var normed = (*block.ffn_norm)(tape, x);
+    x = add(x, block.swiglu        ? (*block.swiglu)(tape, normed)
+               : block.channel_mix ? (*block.channel_mix)(tape, normed, packing, s ? &s->channel_mix : nullptr)
+                                   : normed);
   }
-  x = rms_norm(x, leaf(tape, norm_f), config.norm_eps);
-
+  x = norm_f(tape, x);
   if (state) {
+    // A row whose last token's document began inside this window has seen only what follows that start.
     const std::vector<int32_t> start = packing.start ? to_host<int32_t>(packing.start) : std::vector<int32_t>(size_t(B * T), 0);
     for (int64_t b = 0; b < B; ++b) {
       const int64_t governs = start[size_t(b * T + T - 1)];
@@ -123,20 +109,26 @@ Var LanguageModel::logits(Tape& tape, const Tensor& ids, const Packing& given, M
       position = governs ? T - governs : position + T;
     }
   }
-  return matmul(x, table, {.b = true});
+  return matmul(x, head ? leaf(tape, *head) : table, {.b = true});
 }
 
-Var LanguageModel::nll(Tape& tape, const Tensor& ids, const Tensor& labels, const Packing& packing) const {
-  return cross_entropy(logits(tape, ids, packing), labels);
+Var LanguageModel::nll(Tape& tape, const Tensor& ids, const Tensor& labels, const Packing& packing, ModelState* state,
+                       const Random* dropout) const {
+  return cross_entropy(logits(tape, ids, packing, state, dropout), labels);
 }
 
-void LanguageModel::each(const std::function<void(Parameter&)>& visit) {
+void LanguageModel::each(const Visit& visit) {
   visit(embedding);
+  if (pre_norm) pre_norm->each(visit);
   for (Block& block : blocks) {
-    visit(block.norm);
+    block.norm.each(visit);
     block.mixer->each(visit);
+    if (block.ffn_norm) block.ffn_norm->each(visit);
+    if (block.swiglu) block.swiglu->each(visit);
+    if (block.channel_mix) block.channel_mix->each(visit);
   }
-  visit(norm_f);
+  norm_f.each(visit);
+  if (head) visit(*head);
 }
 
 std::vector<Parameter*> LanguageModel::parameters() {

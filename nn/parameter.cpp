@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "nn/orthogonal.h"
 #include "tensor/error.h"
 #include "tensor/parallel.h"
 #include "tensor/random.h"
@@ -55,6 +56,22 @@ Parameter Init::make(std::string_view name, const Shape& shape, const Draw& draw
       device_->upload(p.value.data<T>() + at, values.data(), size_t(count) * sizeof(T));
     }
   });
+  return p;
+}
+
+Parameter Init::make_orthogonal(std::string_view name, int64_t rows, int64_t columns, double gain) const {
+  Parameter p;
+  p.name = prefix_ + std::string(name);
+  p.value = Tensor(*device_, {rows, columns}, dtype_);
+  if (device_->kind() == DeviceKind::plan) return p;
+  const Random random(seed_, p.name);
+  std::vector<double> values(size_t(rows * columns));
+  parallel_for(int64_t(values.size()), 1 << 12, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) values[size_t(i)] = random.normal(uint64_t(i));
+  });
+  orthogonalize(values, rows, columns);
+  for (double& x : values) x *= gain;
+  copy_into(p.value, from_doubles(*device_, {rows, columns}, dtype_, values));
   return p;
 }
 

@@ -34,6 +34,8 @@ class Init {
   Init(uint64_t seed, Device& device, Dtype dtype) : seed_(seed), device_(&device), dtype_(dtype) {}
   Init in(std::string_view name) const;  // names below get "name." in front
   Parameter make(std::string_view name, const Shape& shape, const Draw& draw) const;
+  // [rows,columns] with orthonormal columns (rows, where there are fewer), times gain: a Gaussian, orthogonalised.
+  Parameter make_orthogonal(std::string_view name, int64_t rows, int64_t columns, double gain) const;
   Device& device() const { return *device_; }
   Dtype dtype() const { return dtype_; }
 

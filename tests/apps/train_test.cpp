@@ -82,9 +82,9 @@ TEST_CASE("train: a run leaves its configuration, reproducible metrics, timings 
     const Path newest = Path(t.dir("a")) / "checkpoints/step-000040";
     Trained trained = load_trained(newest, cpu);
     AdamW optimizer({}, trained.model->parameters());
-    std::vector<double> values = to_doubles(trained.model->norm_f.value);
+    std::vector<double> values = to_doubles(trained.model->norm_f.weight.value);
     values[3] = std::nan("");
-    copy_into(trained.model->norm_f.value, from_doubles(cpu, {16}, Dtype::f32, values));
+    copy_into(trained.model->norm_f.weight.value, from_doubles(cpu, {16}, Dtype::f32, values));
     save_checkpoint(newest.parent_path(), {.step = 41, .parameters = trained.model->parameters(), .optimizer = optimizer,
                                            .state = trained.checkpoint.state, .values = trained.checkpoint.values}, 5);
     const Ended again = run(t, t.train("a", {"--resume"}));

@@ -1,0 +1,76 @@
+// Layers: what they compute, and the order of their parameters.
+#include "nn/layers.h"
+
+#include <cmath>
+
+namespace taper {
+
+Linear make_linear(const Init& init, const std::string& name, int64_t out, int64_t in, const Draw& weight, const Draw& bias) {
+  Linear l{.weight = init.make(name + ".weight", {out, in}, weight), .bias = {}};
+  if (bias) l.bias = init.make(name + ".bias", {out}, bias);
+  return l;
+}
+Var Linear::operator()(Tape& tape, const Var& x) const {
+  const Var y = matmul(x, leaf(tape, weight), {.b = true});
+  return bias ? add(y, leaf(tape, *bias)) : y;
+}
+void Linear::each(const Visit& visit) {
+  visit(weight);
+  if (bias) visit(*bias);
+}
+
+Norm make_norm(const Init& init, const std::string& name, int64_t D, double eps, bool layer_norm) {
+  Norm n{.weight = init.make(name + ".weight", {D}, fill_constant(1)), .bias = {}, .eps = eps};
+  if (layer_norm) n.bias = init.make(name + ".bias", {D}, fill_constant(0));
+  return n;
+}
+Var Norm::operator()(Tape& tape, const Var& x) const {
+  const Var w = leaf(tape, weight);
+  return bias ? layer_norm(x, w, leaf(tape, *bias), eps) : rms_norm(x, w, eps);
+}
+void Norm::each(const Visit& visit) {
+  visit(weight);
+  if (bias) visit(*bias);
+}
+
+Var LowRank::operator()(Tape& tape, const Var& x) const {
+  const Var low = down(tape, x);
+  return up(tape, inner ? inner(low) : low);
+}
+void LowRank::each(const Visit& visit) {
+  down.each(visit);
+  up.each(visit);
+}
+
+ConvResult ShortConv::operator()(Tape& tape, const Var& x, const Var& history, const Packing& packing) const {
+  const Var w = leaf(tape, weight), b = bias ? leaf(tape, *bias) : Var{};
+  return causal_conv1d(x, w, b, history, packing, true);
+}
+void ShortConv::each(const Visit& visit) {
+  visit(weight);
+  if (bias) visit(*bias);
+}
+
+Var SwiGlu::operator()(Tape& tape, const Var& x) const {
+  const Scope scope(tape, "ffn");
+  const Var opened = silu(gate(tape, x));
+  return down(tape, multiply(opened, up(tape, x)));
+}
+void SwiGlu::each(const Visit& visit) {
+  for (Linear* l : {&gate, &up, &down}) l->each(visit);
+}
+
+Var ChannelMix::operator()(Tape& tape, const Var& x, const Packing& packing, Var* last) const {
+  const Scope scope(tape, "ffn");
+  const ShiftResult shift = token_shift(x, last ? *last : Var{}, packing);
+  if (last) *last = shift.tail;
+  const Var mixed = add(x, multiply(shift.y, leaf(tape, x_k)));
+  return value(tape, square(relu(key(tape, mixed))));
+}
+void ChannelMix::each(const Visit& visit) {
+  visit(x_k);
+  key.each(visit);
+  value.each(visit);
+}
+
+}  // namespace taper

@@ -1,0 +1,18 @@
+// Segments: a batch cut along time, for back-propagation over one piece after the other with the state handed on.
+#pragma once
+#include <vector>
+
+#include "tensor/packing.h"
+
+namespace taper {
+
+struct Segment {
+  Tensor ids, labels;       // [B,T/n] i32
+  Packing packing;          // of this piece; positions come from the state
+  std::vector<bool> fresh;  // [B] rows whose document begins with this piece's first token: their state begins anew
+};
+
+// ids, labels [B,T] i32, T divisible by n. Waits for the device: the cuts are made on the host.
+std::vector<Segment> cut_into_segments(const Tensor& ids, const Tensor& labels, const Packing& packing, int64_t n);
+
+}  // namespace taper
