@@ -123,27 +123,35 @@ void backward_recurrent(const DplrScanBackward& g) {
 
 constexpr int64_t longest = dplr_scan_longest_chunk, side = 2 * longest;
 constexpr int64_t width = lane_count;
+static_assert(longest == width);
 
-// One chunk of one head as the products want it. A row that asks before the decay comes first: rows 0..L-1
-// belong to a, rows L..2L-1 to r; of the keys, 0..L-1 are k and L..2L-1 are b.
+// Memory that the next chunk will want: its rows lie apart, and no processor guesses them.
+template <class T>
+void ask_for(const T* p, int64_t n) {
+  for (int64_t i = 0; i < n; i += 64 / int64_t(sizeof(T))) __builtin_prefetch(p + i);
+}
+
+// One chunk of one head as the products want it, in two halves of `longest` rows, zero from L on. What asks before the
+// decay comes first: of the queries, row i is a_i and row longest+i is r_i; of the keys, k_j and b_j.
 template <class T>
 struct Chunk {
   int64_t L = 0, K;
   std::vector<T> decay;    // [L,K] exp(log_w), 0 where a document begins
-  std::vector<T> whole;    // [K] D_L0
-  std::vector<T> queries;  // [2L,K] as the state before the chunk sees them
+  std::vector<T> whole;    // [K] D_L-
+  std::vector<T> queries;  // [side,K] as the state before the chunk sees them
   std::vector<T> keys;     // [K,side] as the end of the chunk sees them
-  std::vector<T> pairs;    // [2L,side] rows against keys
+  std::vector<T> pairs;    // [side,side] queries against keys
   std::vector<const T*> a;  // [L+1] the rows of a; zeros where nothing is read: at a document start, and behind the end
   std::vector<T> zeros, ones, gain;
   std::vector<double> sum;
 
   explicit Chunk(int64_t K)
-      : K(K), decay(size_t(longest * K)), whole(size_t(K)), queries(size_t(2 * longest * K)), keys(size_t(K * side)),
+      : K(K), decay(size_t(longest * K)), whole(size_t(K)), queries(size_t(side * K)), keys(size_t(K * side)),
         pairs(size_t(side * side)), a(size_t(longest + 1)), zeros(size_t(K), T(0)), ones(size_t(K), T(1)), gain(size_t(K)),
         sum(size_t(K)) {}
 
-  void load(const View<T>& v, int64_t n, int64_t begin, int64_t length, int64_t h) {
+  // `next`: where the chunk begins that will be loaded after this one, or below 0.
+  void load(const View<T>& v, int64_t n, int64_t begin, int64_t length, int64_t h, int64_t next) {
     L = length;
     const int64_t stride = v.H * K, at = v.head(n, begin, h) * K;
     const T* w = v.log_w + at;
@@ -165,43 +173,50 @@ struct Chunk {
     std::fill(keys.begin(), keys.end(), T(0));
     std::fill(pairs.begin(), pairs.begin() + side, T(0));
     std::copy(a[0], a[0] + K, queries.begin());
+    std::fill(queries.begin() + L * K, queries.begin() + longest * K, T(0));
     std::fill(gain.begin(), gain.end(), T(1));
     for (int64_t i = 0; i < L; ++i) {
-      const T *r = v.r + at + i * stride, *next = a[size_t(i + 1)], *d = &decay[size_t(i * K)];
-      T* seen_r = &queries[size_t((L + i) * K)];
+      const T *r = v.r + at + i * stride, *a_next = a[size_t(i + 1)], *d = &decay[size_t(i * K)];
+      if (next >= 0 && next + i < v.steps)
+        for (const T* p : {v.r, v.log_w, v.k, v.a, v.b}) ask_for(p + v.head(n, next + i, h) * K, K);
+      T* seen_r = &queries[size_t((longest + i) * K)];
       for (int64_t c = 0; c < K; ++c) gain[size_t(c)] *= d[c];
       for (int64_t c = 0; c < K; ++c) seen_r[c] = r[c] * gain[size_t(c)];
       if (i + 1 < L)
-        for (int64_t c = 0; c < K; ++c) queries[size_t((i + 1) * K + c)] = next[c] * gain[size_t(c)];
-      meet(v.k + at + i * stride, v.b + at + i * stride, r, next, i + 1 < L ? d + K : ones.data(), i);
+        for (int64_t c = 0; c < K; ++c) queries[size_t((i + 1) * K + c)] = a_next[c] * gain[size_t(c)];
+      meet(v.k + at + i * stride, v.b + at + i * stride, r, a_next, i + 1 < L ? d + K : ones.data(), i);
     }
   }
 
  private:
   // Token i: its keys join, r_i and a_{i+1} meet all keys so far, then all keys decay as token i+1 asks.
-  void meet(const T* k, const T* b, const T* r, const T* next, const T* d, int64_t i) {
+  void meet(const T* k, const T* b, const T* r, const T* a_next, const T* d, int64_t i) {
+    const Lanes<T> lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const auto here = lane == T(i);
+    Lanes<T> rk = {}, rb = {}, ak = {}, ab = {};
     for (int64_t c = 0; c < K; ++c) {
-      keys[size_t(c * side + i)] = k[c];
-      keys[size_t(c * side + L + i)] = b[c];
+      T* row = &keys[size_t(c * side)];
+      const Lanes<T> ks = here ? k[c] - Lanes<T>{} : Lanes<T>(lanes(row));
+      const Lanes<T> bs = here ? b[c] - Lanes<T>{} : Lanes<T>(lanes(row + longest));
+      rk += r[c] * ks;
+      rb += r[c] * bs;
+      ak += a_next[c] * ks;
+      ab += a_next[c] * bs;
+      lanes(row) = ks * d[c];
+      lanes(row + longest) = bs * d[c];
     }
-    static_assert(side == 2 * width);
-    Lanes<T> r_low = {}, r_high = {}, a_low = {}, a_high = {};
-    for (int64_t c = 0; c < K; ++c) {
-      typename LaneTypes<T>::Anywhere &low = lanes(&keys[size_t(c * side)]), &high = lanes(&keys[size_t(c * side + width)]);
-      r_low += r[c] * low;
-      r_high += r[c] * high;
-      a_low += next[c] * low;
-      a_high += next[c] * high;
-      low *= d[c];
-      high *= d[c];
-    }
-    lanes(&pairs[size_t((L + i) * side)]) = r_low;
-    lanes(&pairs[size_t((L + i) * side + width)]) = r_high;
+    T* of_r = &pairs[size_t((longest + i) * side)];
+    lanes(of_r) = rk;
+    lanes(of_r + longest) = rb;
     if (i + 1 == L) return;
-    lanes(&pairs[size_t((i + 1) * side)]) = a_low;
-    lanes(&pairs[size_t((i + 1) * side + width)]) = a_high;
+    T* of_a = &pairs[size_t((i + 1) * side)];
+    lanes(of_a) = ak;
+    lanes(of_a + longest) = ab;
   }
 };
+
+// Rows of V numbers beside each other, each padded to whole lanes.
+int64_t row_length(int64_t V) { return (V + width - 1) / width * width; }
 
 template <class T>
 void copy_rows(const T* from, int64_t from_stride, T* to, int64_t to_stride, int64_t rows, int64_t columns) {
@@ -211,10 +226,11 @@ void copy_rows(const T* from, int64_t from_stride, T* to, int64_t to_stride, int
 template <class T>
 void forward_chunked(const DplrScanForward& f) {
   const View<T> v(f.in);
-  const int64_t K = v.K, V = v.V, KV = K * V, stride = v.H * V, count = (v.steps + f.chunk - 1) / f.chunk;
+  const int64_t K = v.K, V = v.V, KV = K * V, stride = v.H * V, count = (v.steps + f.chunk - 1) / f.chunk, R = row_length(V);
   parallel_for(v.B * v.H, 1, [&](int64_t first, int64_t last) {
     Chunk<T> c(K);
-    std::vector<T> rows(size_t(3 * longest * V));  // v, m, y
+    std::vector<T> rows(size_t(3 * longest * R));  // v, m, y
+    T *value = rows.data(), *m = value + longest * R, *y = m + longest * R;
     for (int64_t bh = first; bh < last; ++bh) {
       const int64_t n = bh / v.H, h = bh % v.H;
       auto state = [&](int64_t q) {
@@ -225,22 +241,26 @@ void forward_chunked(const DplrScanForward& f) {
         const int64_t begin = q * f.chunk, L = std::min(f.chunk, v.steps - begin), at = v.head(n, begin, h) * V;
         const T* S = state(q);
         T* S_out = state(q + 1);
-        c.load(v, n, begin, L, h);
-        T *value = rows.data(), *m = value + L * V, *y = m + L * V;
-        copy_rows(v.v + at, stride, value, V, L, V);
-        gemm({.m = 2 * L, .n = V, .k = K, .a = c.queries.data(), .lda = K, .b = S, .ldb = V, .c = m, .ldc = V});
-        for (int64_t i = 1; i < L; ++i)
-          for (int64_t j = 0; j < i; ++j) {
-            const T by_k = c.pairs[size_t(i * side + j)], by_b = c.pairs[size_t(i * side + L + j)];
-            for (int64_t p = 0; p < V; ++p) m[i * V + p] += by_k * value[j * V + p] + by_b * m[j * V + p];
+        copy_rows(v.v + at, stride, value, R, L, V);
+        std::fill(value + L * R, m, T(0));
+        for (int64_t t = begin + L; t < std::min(v.steps, begin + 2 * L); ++t) ask_for(v.v + v.head(n, t, h) * V, V);
+        c.load(v, n, begin, L, h, begin + L);
+        gemm({.m = longest + L, .n = V, .k = K, .a = c.queries.data(), .lda = K, .b = S, .ldb = V, .c = m, .ldc = R});
+        for (int64_t j = 0; j + 1 < L; ++j)  // m_j is done: send it and v_j on
+          for (int64_t p = 0; p < R; p += width) {
+            const Lanes<T> vj = lanes(value + j * R + p), mj = lanes(m + j * R + p);
+            for (int64_t i = j + 1; i < L; ++i) {
+              const T* by = &c.pairs[size_t(i * side + j)];
+              lanes(m + i * R + p) += by[0] * vj + by[longest] * mj;
+            }
           }
-        gemm({.m = L, .n = V, .k = 2 * L, .a = &c.pairs[size_t(L * side)], .lda = side, .b = value, .ldb = V, .c = y, .ldc = V,
-              .beta = 1});
-        std::copy(m, m + L * V, f.m.data<T>() + ((n * count + q) * v.H + h) * f.chunk * V);
-        copy_rows(y, V, f.y.data<T>() + at, stride, L, V);
+        gemm({.m = L, .n = V, .k = side, .a = &c.pairs[size_t(longest * side)], .lda = side, .b = value, .ldb = R, .c = y,
+              .ldc = R, .beta = 1});
+        copy_rows(m, R, f.m.data<T>() + ((n * count + q) * v.H + h) * f.chunk * V, V, L, V);
+        copy_rows(y, R, f.y.data<T>() + at, stride, L, V);
         for (int64_t i = 0; i < K; ++i)
           for (int64_t p = 0; p < V; ++p) S_out[i * V + p] = c.whole[size_t(i)] * S[i * V + p];
-        gemm({.m = K, .n = V, .k = 2 * L, .a = c.keys.data(), .lda = side, .b = value, .ldb = V, .c = S_out, .ldc = V,
+        gemm({.m = K, .n = V, .k = side, .a = c.keys.data(), .lda = side, .b = value, .ldb = R, .c = S_out, .ldc = V,
               .beta = 1});
       }
     }
@@ -253,7 +273,7 @@ struct Spread {
   using Rows = Lanes<T>[longest + 1];
   Rows r, a, k, b, decay, d_r, d_a, d_w, d_k, d_b;
 
-  // d_queries d_keys [2L,K], d_pairs [2L,2L], as Chunk orders them; kept [K]: dlog_w from state to state.
+  // d_queries d_keys [side,K], d_pairs [side,side], as Chunk orders them; kept [K]: dlog_w from state to state.
   void run(const View<T>& v, const Chunk<T>& c, int64_t n, int64_t begin, int64_t h, const T* d_queries, const T* d_keys,
            const T* d_pairs, const T* kept, const DplrScanBackward& g) {
     const int64_t L = c.L, K = c.K, stride = v.H * K;
@@ -265,9 +285,9 @@ struct Spread {
       for (int64_t i = 0; i <= L; ++i) load(c.a[size_t(i)] + from, 0, &a[i], 1, columns);
       load(c.decay.data() + from, K, decay, L, columns);
       load(d_queries + from, K, d_a, L, columns);
-      load(d_queries + L * K + from, K, d_r, L, columns);
+      load(d_queries + longest * K + from, K, d_r, L, columns);
       load(d_keys + from, K, d_k, L, columns);
-      load(d_keys + L * K + from, K, d_b, L, columns);
+      load(d_keys + longest * K + from, K, d_b, L, columns);
       load(kept + from, 0, d_w, L, columns);
       to_queries(L, d_pairs);
       to_keys(L, d_pairs);
@@ -298,10 +318,10 @@ struct Spread {
   struct Four {  // d of the pairs of r_i and of a_{i+1} with k_j and b_j
     T rk, rb, ak = 0, ab = 0;
     Four(const T* d_pairs, int64_t L, int64_t i, int64_t j)
-        : rk(d_pairs[(L + i) * 2 * L + j]), rb(d_pairs[(L + i) * 2 * L + L + j]) {
+        : rk(d_pairs[(longest + i) * side + j]), rb(d_pairs[(longest + i) * side + longest + j]) {
       if (i + 1 == L) return;
-      ak = d_pairs[(i + 1) * 2 * L + j];
-      ab = d_pairs[(i + 1) * 2 * L + L + j];
+      ak = d_pairs[(i + 1) * side + j];
+      ab = d_pairs[(i + 1) * side + longest + j];
     }
   };
 
@@ -356,12 +376,14 @@ struct Spread {
 template <class T>
 void backward_chunked(const DplrScanBackward& g) {
   const View<T> v(g.in);
-  const int64_t K = v.K, V = v.V, KV = K * V, stride = v.H * V, count = (v.steps + g.chunk - 1) / g.chunk;
+  const int64_t K = v.K, V = v.V, KV = K * V, stride = v.H * V, count = (v.steps + g.chunk - 1) / g.chunk, R = row_length(V);
   const T *d_y = g.d_y ? g.d_y.data<T>() : nullptr, *d_final = g.d_final ? g.d_final.data<T>() : nullptr;
   parallel_for(v.B * v.H, 1, [&](int64_t first, int64_t last) {
     Chunk<T> c(K);
     Spread<T> spread;
-    std::vector<T> rows(size_t(2 * longest * V)), d_rows(size_t(3 * longest * V));  // v, m; d of v, m, y
+    std::vector<T> rows(size_t(side * R)), d_rows(size_t(3 * longest * R));  // v, m; d of v, m, y
+    T *value = rows.data(), *m = value + longest * R;
+    T *d_value = d_rows.data(), *d_m = d_value + longest * R, *d_out = d_m + longest * R;
     std::vector<T> d_queries(size_t(side * K)), d_keys(d_queries), d_pairs(size_t(side * side)), kept(static_cast<size_t>(K));
     std::vector<T> Z(static_cast<size_t>(KV));  // d loss / d state
     for (int64_t bh = first; bh < last; ++bh) {
@@ -369,35 +391,39 @@ void backward_chunked(const DplrScanBackward& g) {
       for (int64_t i = 0; i < KV; ++i) Z[size_t(i)] = d_final ? d_final[bh * KV + i] : T(0);
       for (int64_t q = count - 1; q >= 0; --q) {
         const int64_t begin = q * g.chunk, L = std::min(g.chunk, v.steps - begin), at = v.head(n, begin, h) * V;
-        const T* S = g.states.data<T>() + ((n * count + q) * v.H + h) * KV;
-        c.load(v, n, begin, L, h);
-        copy_rows(v.v + at, stride, rows.data(), V, L, V);
-        const T* m = g.m.data<T>() + ((n * count + q) * v.H + h) * g.chunk * V;
-        std::copy(m, m + L * V, rows.data() + L * V);
-        T *d_value = d_rows.data(), *d_m = d_value + L * V, *d_out = d_m + L * V;
-        if (d_y) copy_rows(d_y + at, stride, d_out, V, L, V);
-        else std::fill(d_out, d_out + L * V, T(0));
+        const int64_t slot = (n * count + q) * v.H + h, next = begin - g.chunk;
+        const T* S = g.states.data<T>() + slot * KV;
+        copy_rows(v.v + at, stride, value, R, L, V);
+        copy_rows(g.m.data<T>() + slot * g.chunk * V, V, m, R, L, V);
+        if (d_y) copy_rows(d_y + at, stride, d_out, R, L, V);
+        for (T* half : {value, m}) std::fill(half + L * R, half + longest * R, T(0));
+        if (next >= 0) ask_for(S - v.H * KV, KV);
+        for (int64_t t = next; t >= 0 && t < begin; ++t)
+          for (const T* p : {v.v, d_y ? d_y : v.v}) ask_for(p + v.head(n, t, h) * V, V);
+        c.load(v, n, begin, L, h, next);
 
         // To v and m; substitution backwards turns d_m into X, row by row, and sends it on.
-        gemm({.transpose_a = true, .m = 2 * L, .n = V, .k = K, .a = c.keys.data(), .lda = side, .b = Z.data(), .ldb = V,
-              .c = d_value, .ldc = V});
-        gemm({.transpose_a = true, .m = 2 * L, .n = V, .k = L, .a = &c.pairs[size_t(L * side)], .lda = side, .b = d_out, .ldb = V,
-              .c = d_value, .ldc = V, .beta = 1});
+        gemm({.transpose_a = true, .m = side, .n = V, .k = K, .a = c.keys.data(), .lda = side, .b = Z.data(), .ldb = V,
+              .c = d_value, .ldc = R});
+        gemm({.transpose_a = true, .m = side, .n = V, .k = L, .a = &c.pairs[size_t(longest * side)], .lda = side, .b = d_out,
+              .ldb = R, .c = d_value, .ldc = R, .beta = 1});
         for (int64_t i = L - 1; i > 0; --i)
-          for (int64_t j = 0; j < i; ++j) {
-            const T by_k = c.pairs[size_t(i * side + j)], by_b = c.pairs[size_t(i * side + L + j)];
-            for (int64_t p = 0; p < V; ++p) {
-              d_value[j * V + p] += by_k * d_m[i * V + p];
-              d_m[j * V + p] += by_b * d_m[i * V + p];
+          for (int64_t p = 0; p < R; p += width) {
+            const Lanes<T> x = lanes(d_m + i * R + p);
+            for (int64_t j = 0; j < i; ++j) {
+              const T* by = &c.pairs[size_t(i * side + j)];
+              lanes(d_value + j * R + p) += by[0] * x;
+              lanes(d_m + j * R + p) += by[longest] * x;
             }
           }
-        copy_rows(d_value, V, g.d_v.data<T>() + at, stride, L, V);
+        copy_rows(d_value, R, g.d_v.data<T>() + at, stride, L, V);
 
-        gemm({.transpose_b = true, .m = 2 * L, .n = 2 * L, .k = V, .a = d_m, .lda = V, .b = rows.data(), .ldb = V,
-              .c = d_pairs.data(), .ldc = 2 * L});
-        gemm({.transpose_b = true, .m = 2 * L, .n = K, .k = V, .a = d_m, .lda = V, .b = S, .ldb = V, .c = d_queries.data(), .ldc = K});
-        gemm({.transpose_b = true, .m = 2 * L, .n = K, .k = V, .a = rows.data(), .lda = V, .b = Z.data(), .ldb = V,
-              .c = d_keys.data(), .ldc = K});
+        gemm({.transpose_b = true, .m = longest + L, .n = side, .k = V, .a = d_m, .lda = R, .b = value, .ldb = R,
+              .c = d_pairs.data(), .ldc = side});
+        gemm({.transpose_b = true, .m = longest + L, .n = K, .k = V, .a = d_m, .lda = R, .b = S, .ldb = V, .c = d_queries.data(),
+              .ldc = K});
+        gemm({.transpose_b = true, .m = side, .n = K, .k = V, .a = value, .lda = R, .b = Z.data(), .ldb = V, .c = d_keys.data(),
+              .ldc = K});
         for (int64_t i = 0; i < K; ++i) {
           const T *s = S + i * V, *z = &Z[size_t(i * V)];
           kept[size_t(i)] = c.whole[size_t(i)] * lane_sum<T>(V, [&](int64_t p) { return s[p] * z[p]; });
@@ -406,8 +432,8 @@ void backward_chunked(const DplrScanBackward& g) {
 
         for (int64_t i = 0; i < K; ++i)
           for (int64_t p = 0; p < V; ++p) Z[size_t(i * V + p)] *= c.whole[size_t(i)];
-        gemm({.transpose_a = true, .m = K, .n = V, .k = 2 * L, .a = c.queries.data(), .lda = K, .b = d_m, .ldb = V, .c = Z.data(),
-              .ldc = V, .beta = 1});
+        gemm({.transpose_a = true, .m = K, .n = V, .k = longest + L, .a = c.queries.data(), .lda = K, .b = d_m, .ldb = R,
+              .c = Z.data(), .ldc = V, .beta = 1});
       }
       if (g.d_initial) std::copy(Z.begin(), Z.end(), g.d_initial.data<T>() + bh * KV);
     }
