@@ -215,6 +215,13 @@ struct Chunk {
   }
 };
 
+// How many heads one thread takes through the chunks side by side: their rows share pages of memory. Heads do not meet,
+// so the number changes no result.
+template <class T>
+int64_t heads_together(const View<T>& v) {
+  return (v.B * v.H + thread_count() - 1) / thread_count();
+}
+
 // Rows of V numbers beside each other, each padded to whole lanes.
 int64_t row_length(int64_t V) { return (V + width - 1) / width * width; }
 
@@ -227,20 +234,21 @@ template <class T>
 void forward_chunked(const DplrScanForward& f) {
   const View<T> v(f.in);
   const int64_t K = v.K, V = v.V, KV = K * V, stride = v.H * V, count = (v.steps + f.chunk - 1) / f.chunk, R = row_length(V);
-  parallel_for(v.B * v.H, 1, [&](int64_t first, int64_t last) {
+  parallel_for(v.B * v.H, heads_together(v), [&](int64_t first, int64_t last) {
     Chunk<T> c(K);
     std::vector<T> rows(size_t(3 * longest * R));  // v, m, y
     T *value = rows.data(), *m = value + longest * R, *y = m + longest * R;
-    for (int64_t bh = first; bh < last; ++bh) {
-      const int64_t n = bh / v.H, h = bh % v.H;
-      auto state = [&](int64_t q) {
-        return q < count ? f.states.data<T>() + ((n * count + q) * v.H + h) * KV : f.final.data<T>() + bh * KV;
-      };
-      for (int64_t i = 0; i < KV; ++i) state(0)[i] = v.initial ? v.initial[bh * KV + i] : T(0);
-      for (int64_t q = 0; q < count; ++q) {
-        const int64_t begin = q * f.chunk, L = std::min(f.chunk, v.steps - begin), at = v.head(n, begin, h) * V;
-        const T* S = state(q);
-        T* S_out = state(q + 1);
+    auto state = [&](int64_t q, int64_t bh) {
+      return q < count ? f.states.data<T>() + ((bh / v.H * count + q) * v.H + bh % v.H) * KV : f.final.data<T>() + bh * KV;
+    };
+    for (int64_t bh = first; bh < last; ++bh)
+      for (int64_t i = 0; i < KV; ++i) state(0, bh)[i] = v.initial ? v.initial[bh * KV + i] : T(0);
+    for (int64_t q = 0; q < count; ++q) {
+      const int64_t begin = q * f.chunk, L = std::min(f.chunk, v.steps - begin);
+      for (int64_t bh = first; bh < last; ++bh) {
+        const int64_t n = bh / v.H, h = bh % v.H, at = v.head(n, begin, h) * V;
+        const T* S = state(q, bh);
+        T* S_out = state(q + 1, bh);
         copy_rows(v.v + at, stride, value, R, L, V);
         std::fill(value + L * R, m, T(0));
         for (int64_t t = begin + L; t < std::min(v.steps, begin + 2 * L); ++t) ask_for(v.v + v.head(n, t, h) * V, V);
@@ -378,20 +386,20 @@ void backward_chunked(const DplrScanBackward& g) {
   const View<T> v(g.in);
   const int64_t K = v.K, V = v.V, KV = K * V, stride = v.H * V, count = (v.steps + g.chunk - 1) / g.chunk, R = row_length(V);
   const T *d_y = g.d_y ? g.d_y.data<T>() : nullptr, *d_final = g.d_final ? g.d_final.data<T>() : nullptr;
-  parallel_for(v.B * v.H, 1, [&](int64_t first, int64_t last) {
+  parallel_for(v.B * v.H, heads_together(v), [&](int64_t first, int64_t last) {
     Chunk<T> c(K);
     Spread<T> spread;
     std::vector<T> rows(size_t(side * R)), d_rows(size_t(3 * longest * R));  // v, m; d of v, m, y
     T *value = rows.data(), *m = value + longest * R;
     T *d_value = d_rows.data(), *d_m = d_value + longest * R, *d_out = d_m + longest * R;
     std::vector<T> d_queries(size_t(side * K)), d_keys(d_queries), d_pairs(size_t(side * side)), kept(static_cast<size_t>(K));
-    std::vector<T> Z(static_cast<size_t>(KV));  // d loss / d state
-    for (int64_t bh = first; bh < last; ++bh) {
-      const int64_t n = bh / v.H, h = bh % v.H;
-      for (int64_t i = 0; i < KV; ++i) Z[size_t(i)] = d_final ? d_final[bh * KV + i] : T(0);
-      for (int64_t q = count - 1; q >= 0; --q) {
-        const int64_t begin = q * g.chunk, L = std::min(g.chunk, v.steps - begin), at = v.head(n, begin, h) * V;
-        const int64_t slot = (n * count + q) * v.H + h, next = begin - g.chunk;
+    std::vector<T> all(size_t((last - first) * KV), T(0));  // d loss / d state of each head
+    if (d_final) std::copy(d_final + first * KV, d_final + last * KV, all.begin());
+    for (int64_t q = count - 1; q >= 0; --q) {
+      const int64_t begin = q * g.chunk, L = std::min(g.chunk, v.steps - begin), next = begin - g.chunk;
+      for (int64_t bh = first; bh < last; ++bh) {
+        const int64_t n = bh / v.H, h = bh % v.H, at = v.head(n, begin, h) * V, slot = (n * count + q) * v.H + h;
+        T* Z = &all[size_t((bh - first) * KV)];
         const T* S = g.states.data<T>() + slot * KV;
         copy_rows(v.v + at, stride, value, R, L, V);
         copy_rows(g.m.data<T>() + slot * g.chunk * V, V, m, R, L, V);
@@ -403,7 +411,7 @@ void backward_chunked(const DplrScanBackward& g) {
         c.load(v, n, begin, L, h, next);
 
         // To v and m; substitution backwards turns d_m into X, row by row, and sends it on.
-        gemm({.transpose_a = true, .m = side, .n = V, .k = K, .a = c.keys.data(), .lda = side, .b = Z.data(), .ldb = V,
+        gemm({.transpose_a = true, .m = side, .n = V, .k = K, .a = c.keys.data(), .lda = side, .b = Z, .ldb = V,
               .c = d_value, .ldc = R});
         gemm({.transpose_a = true, .m = side, .n = V, .k = L, .a = &c.pairs[size_t(longest * side)], .lda = side, .b = d_out,
               .ldb = R, .c = d_value, .ldc = R, .beta = 1});
@@ -422,21 +430,21 @@ void backward_chunked(const DplrScanBackward& g) {
               .c = d_pairs.data(), .ldc = side});
         gemm({.transpose_b = true, .m = longest + L, .n = K, .k = V, .a = d_m, .lda = R, .b = S, .ldb = V, .c = d_queries.data(),
               .ldc = K});
-        gemm({.transpose_b = true, .m = side, .n = K, .k = V, .a = value, .lda = R, .b = Z.data(), .ldb = V, .c = d_keys.data(),
+        gemm({.transpose_b = true, .m = side, .n = K, .k = V, .a = value, .lda = R, .b = Z, .ldb = V, .c = d_keys.data(),
               .ldc = K});
         for (int64_t i = 0; i < K; ++i) {
-          const T *s = S + i * V, *z = &Z[size_t(i * V)];
+          const T *s = S + i * V, *z = Z + i * V;
           kept[size_t(i)] = c.whole[size_t(i)] * lane_sum<T>(V, [&](int64_t p) { return s[p] * z[p]; });
         }
         spread.run(v, c, n, begin, h, d_queries.data(), d_keys.data(), d_pairs.data(), kept.data(), g);
 
         for (int64_t i = 0; i < K; ++i)
-          for (int64_t p = 0; p < V; ++p) Z[size_t(i * V + p)] *= c.whole[size_t(i)];
+          for (int64_t p = 0; p < V; ++p) Z[i * V + p] *= c.whole[size_t(i)];
         gemm({.transpose_a = true, .m = K, .n = V, .k = longest + L, .a = c.queries.data(), .lda = K, .b = d_m, .ldb = R,
-              .c = Z.data(), .ldc = V, .beta = 1});
+              .c = Z, .ldc = V, .beta = 1});
       }
-      if (g.d_initial) std::copy(Z.begin(), Z.end(), g.d_initial.data<T>() + bh * KV);
     }
+    if (g.d_initial) std::copy(all.begin(), all.end(), g.d_initial.data<T>() + first * KV);
   });
 }
 
