@@ -9,6 +9,7 @@
 #include "tensor/gemm.h"
 #include "tensor/lanes.h"
 #include "tensor/parallel.h"
+#include "tensor/sums.h"
 #include "tensor/vector_math.h"
 
 namespace taper::kernels {
@@ -120,8 +121,33 @@ struct Chunks {  // where the chunks of a scan lie
   Chunks(const View<T>& v, int64_t chunk)
       : size(chunk), count((v.steps + chunk - 1) / chunk), H(v.H), KV(v.K * v.V), steps(v.steps) {}
   int64_t length(int64_t c) const { return std::min(size, steps - c * size); }
-  int64_t state(int64_t n, int64_t c, int64_t h) const { return ((n * count + c) * H + h) * KV; }
+  int64_t at(int64_t n, int64_t c, int64_t h) const { return (n * count + c) * H + h; }  // times KV: its state
 };
+
+// Each chunk's slot holds what it adds to the state; it gets the state before the chunk (backwards: after it). A state
+// runs from `first` (absent: 0) past all chunks, times `whole` [chunk,K] at each, to `last` (absent: dropped).
+template <class T>
+void pass_along(const View<T>& v, const Chunks& chunks, bool backwards, const T* whole, const T* first, T* slots, T* last) {
+  parallel_for(v.B * v.H, 1, [&](int64_t begin, int64_t end) {
+    std::vector<T> S(size_t(chunks.KV));
+    for (int64_t bh = begin; bh < end; ++bh) {
+      for (int64_t i = 0; i < chunks.KV; ++i) S[size_t(i)] = first ? first[bh * chunks.KV + i] : T(0);
+      for (int64_t done = 0; done < chunks.count; ++done) {
+        const int64_t at = chunks.at(bh / v.H, backwards ? chunks.count - 1 - done : done, bh % v.H);
+        for (int64_t i = 0; i < v.K; ++i) {
+          T *state = &S[size_t(i * v.V)], *slot = slots + at * chunks.KV + i * v.V;
+          const T w = whole[at * v.K + i];
+          for (int64_t p = 0; p < v.V; ++p) {
+            const T added = slot[p], now = state[p];
+            slot[p] = now;
+            state[p] = w * now + added;
+          }
+        }
+      }
+      if (last) std::copy(S.begin(), S.end(), last + bh * chunks.KV);
+    }
+  });
+}
 
 // f(begin, mid, end) for each boundary of the tree over L tokens: pairs of [mid,end) with [begin,mid).
 template <class F>
@@ -130,34 +156,40 @@ void for_each_boundary(int64_t L, F&& f) {
     for (int64_t begin = 0; begin + half < L; begin += 2 * half) f(begin, begin + half, std::min(begin + 2 * half, L));
 }
 
+template <class T>
+void scaled(const T* from, int64_t n, T by, T* to) {
+  for (int64_t i = 0; i < n; ++i) to[i] = by * from[i];
+}
+
 // One chunk of one head: its rows beside each other, padded with zeros to whole blocks in both directions.
 template <class T>
 struct Chunk {
   int64_t width, side;                 // of a [C,K] and of a [C,C] buffer's row
   int64_t L = 0;
   std::vector<T> q, k, a;              // [C,K] q times scale; a = exp(log_a), 0 at a document start
-  std::vector<double> sum;             // [C,K] G
+  std::vector<double> sum, none;       // [C,K] G; a row of zeros, the G before the chunk
   std::vector<T> factor, x;            // [C,K] decays towards a boundary, and q or k times them
   std::vector<T> A;                    // [C,C]
   std::vector<int64_t> from;           // [C] the first j of i's document inside the chunk
   std::vector<char> sees;              // [C] whether i's document began before the chunk
 
   Chunk(const View<T>& v, int64_t C)
-      : width(padded(v.K)), side(padded(C)), q(size_t(side * width)), k(q), a(q), sum(q.size()), factor(q), x(q),
-        A(size_t(side * side)), from(size_t(side)), sees(size_t(side)) {}
+      : width(padded(v.K)), side(padded(C)), q(size_t(side * width)), k(q), a(q), sum(q.size()),
+        none(size_t(width)), factor(q), x(q), A(size_t(side * side)), from(size_t(side)), sees(size_t(side)) {}
 
   void load(const View<T>& v, int64_t n, int64_t begin, int64_t length, int64_t h) {
     L = length;
+    const double* before = none.data();
     for (int64_t i = 0; i < L; ++i) {
       const int64_t start = v.packing.start_of(n, begin + i), row = i * width, at = v.head(n, begin + i, h) * v.K;
       from[size_t(i)] = std::max<int64_t>(0, start - begin);
       // A start at the chunk's first token cuts the state off too, unless it is the window's first.
       sees[size_t(i)] = begin == 0 ? start == 0 : start < begin;
-      for (int64_t c = 0; c < v.K; ++c) {
-        q[size_t(row + c)] = v.scale * v.q[at + c];
-        k[size_t(row + c)] = v.k[at + c];
-        sum[size_t(row + c)] = (i ? sum[size_t(row - width + c)] : 0.0) + double(v.log_a[at + c]);
-      }
+      scaled(v.q + at, v.K, v.scale, &q[size_t(row)]);
+      std::copy_n(v.k + at, v.K, &k[size_t(row)]);
+      double* now = &sum[size_t(row)];
+      for (int64_t c = 0; c < v.K; ++c) now[c] = before[c] + double(v.log_a[at + c]);
+      before = now;
     }
     for (std::vector<T>* z : {&q, &k}) std::fill(z->begin() + L * width, z->end(), T(0));
   }
@@ -190,7 +222,6 @@ struct Chunk {
 
   // Towards the state before the chunk: exp(G_i), and q times that.
   void queries_of_state() {
-    const std::vector<double> none(size_t(width), 0.0);
     for (int64_t i = 0; i < L; ++i)
       sees[size_t(i)] ? decayed_row(i, &sum[size_t(i * width)], none.data(), q.data()) : clear_row(i);
   }
@@ -294,194 +325,124 @@ struct Chunk {
   }
 };
 
+// f(chunk, its number, batch, first token, head) for each chunk of each head, loaded.
+template <class T, class F>
+void for_each_chunk(const View<T>& v, const Chunks& chunks, F&& f) {
+  parallel_for(v.B * chunks.count, 1, [&](int64_t first, int64_t last) {
+    Chunk<T> chunk(v, chunks.size);
+    for (int64_t nc = first; nc < last; ++nc)
+      for (int64_t h = 0; h < v.H; ++h) {
+        const int64_t n = nc / chunks.count, c = nc % chunks.count, begin = c * chunks.size;
+        chunk.load(v, n, begin, chunks.length(c), h);
+        f(chunk, chunks.at(n, c, h), n, begin, h);
+      }
+  });
+}
+
 template <class T>
 void forward_chunked(const GlaScanForward& a) {
   const View<T> v(a.in);
   const Chunks chunks(v, a.chunk);
-  const int64_t C = a.chunk, K = v.K, V = v.V, v_row = v.H * V;
-  T *states = a.states.data<T>(), *final = a.final.data<T>(), *y = a.y.data<T>();
+  const int64_t K = v.K, V = v.V, v_row = v.H * V;
+  T *states = a.states.data<T>(), *y = a.y.data<T>();
   std::vector<T> whole(size_t(v.B * chunks.count * v.H * K));  // exp(G_L) of each chunk, head and channel
 
   // 1. What each chunk adds to the state: sum_j (k_j * exp(G_L - G_j)) v_j^T.
-  parallel_for(v.B * chunks.count, 1, [&](int64_t first, int64_t last) {
-    Chunk<T> chunk(v, C);
-    for (int64_t nc = first; nc < last; ++nc) {
-      const int64_t n = nc / chunks.count, c = nc % chunks.count, begin = c * C, L = chunks.length(c);
-      for (int64_t h = 0; h < v.H; ++h) {
-        chunk.load(v, n, begin, L, h);
-        chunk.whole(K, &whole[size_t((nc * v.H + h) * K)]);
-        chunk.keys_of_state();
-        gemm({.transpose_a = true, .m = K, .n = V, .k = L, .a = chunk.x.data(), .lda = chunk.width,
-              .b = v.v + v.head(n, begin, h) * V, .ldb = v_row, .c = states + chunks.state(n, c, h), .ldc = V});
-      }
-    }
+  for_each_chunk(v, chunks, [&](Chunk<T>& chunk, int64_t number, int64_t n, int64_t begin, int64_t h) {
+    chunk.whole(K, &whole[size_t(number * K)]);
+    chunk.keys_of_state();
+    gemm({.transpose_a = true, .m = K, .n = V, .k = chunk.L, .a = chunk.x.data(), .lda = chunk.width,
+          .b = v.v + v.head(n, begin, h) * V, .ldb = v_row, .c = states + number * chunks.KV, .ldc = V});
   });
 
-  // 2. Pass the state along: each slot turns from "what the chunk adds" to "the state before it".
-  parallel_for(v.B * v.H, 1, [&](int64_t first, int64_t last) {
-    for (int64_t bh = first; bh < last; ++bh) {
-      const int64_t n = bh / v.H, h = bh % v.H;
-      T* S = final + bh * K * V;
-      for (int64_t i = 0; i < K * V; ++i) S[i] = v.initial ? v.initial[bh * K * V + i] : T(0);
-      for (int64_t c = 0; c < chunks.count; ++c) {
-        T* slot = states + chunks.state(n, c, h);
-        for (int64_t i = 0; i < K; ++i) {
-          const T w = whole[size_t(((n * chunks.count + c) * v.H + h) * K + i)];
-          for (int64_t p = i * V; p < (i + 1) * V; ++p) {
-            const T added = slot[p];
-            slot[p] = S[p];
-            S[p] = w * S[p] + added;
-          }
-        }
-      }
-    }
-  });
+  // 2. Pass the state along.
+  pass_along(v, chunks, false, whole.data(), v.initial, states, a.final.data<T>());
 
   // 3. Outputs: pairs inside the chunk, and the state before it.
-  parallel_for(v.B * chunks.count, 1, [&](int64_t first, int64_t last) {
-    Chunk<T> chunk(v, C);
-    for (int64_t nc = first; nc < last; ++nc) {
-      const int64_t n = nc / chunks.count, c = nc % chunks.count, begin = c * C, L = chunks.length(c);
-      for (int64_t h = 0; h < v.H; ++h) {
-        const int64_t at = v.head(n, begin, h) * V;
-        chunk.load(v, n, begin, L, h);
-        chunk.load_decays(v, n, begin, h);
-        for (int64_t row = 0; row < L; row += block) chunk.pairs_inside(row);
-        for_each_boundary(L, [&](int64_t b, int64_t mid, int64_t end) { chunk.pairs_across(b, mid, end); });
-        gemm({.m = L, .n = V, .k = L, .a = chunk.A.data(), .lda = chunk.side, .b = v.v + at, .ldb = v_row,
-              .c = y + at, .ldc = v_row});
-        chunk.queries_of_state();
-        gemm({.m = L, .n = V, .k = K, .a = chunk.x.data(), .lda = chunk.width,
-              .b = states + chunks.state(n, c, h), .ldb = V, .c = y + at, .ldc = v_row, .beta = 1});
-      }
-    }
+  for_each_chunk(v, chunks, [&](Chunk<T>& chunk, int64_t number, int64_t n, int64_t begin, int64_t h) {
+    const int64_t at = v.head(n, begin, h) * V, L = chunk.L;
+    chunk.load_decays(v, n, begin, h);
+    for (int64_t row = 0; row < L; row += block) chunk.pairs_inside(row);
+    for_each_boundary(L, [&](int64_t b, int64_t mid, int64_t end) { chunk.pairs_across(b, mid, end); });
+    gemm({.m = L, .n = V, .k = L, .a = chunk.A.data(), .lda = chunk.side, .b = v.v + at, .ldb = v_row, .c = y + at,
+          .ldc = v_row});
+    chunk.queries_of_state();
+    gemm({.m = L, .n = V, .k = K, .a = chunk.x.data(), .lda = chunk.width, .b = states + number * chunks.KV, .ldb = V,
+          .c = y + at, .ldc = v_row, .beta = 1});
   });
-}
-
-// <a, b>, 16 sums beside each other.
-template <class T>
-T dot(const T* a, const T* b, int64_t n) {
-  Lanes<T> sums = {};
-  T sum = 0;
-  int64_t i = 0;
-  for (; i + block <= n; i += block) sums += lanes(a + i) * lanes(b + i);
-  for (; i < n; ++i) sum += a[i] * b[i];
-  for (int64_t l = 0; l < block; ++l) sum += sums[l];
-  return sum;
 }
 
 template <class T>
 void backward_chunked(const GlaScanBackward& a) {
   const View<T> v(a.in);
   const Chunks chunks(v, a.chunk);
-  const int64_t C = a.chunk, K = v.K, V = v.V, v_row = v.H * V;
+  const int64_t K = v.K, V = v.V, v_row = v.H * V;
   const T *states = a.states.data<T>(), *d_final = a.d_final ? a.d_final.data<T>() : nullptr;
   const Tensor no_d_y = a.d_y ? Tensor{} : zeros_like(a.in.v);
   const T* d_y = a.d_y ? a.d_y.data<T>() : no_d_y.data<T>();
   const Tensor d_states = empty_like(a.states);  // d loss / d state after each chunk
-  T* Z = d_states.data<T>();
+  T *Z = d_states.data<T>(), *d_q = a.d_q.data<T>(), *d_k = a.d_k.data<T>(), *d_log = a.d_log_a.data<T>();
   std::vector<T> whole(size_t(v.B * chunks.count * v.H * K));
 
   // 1. What each chunk's outputs send to the state before it: sum_i (q_i * exp(G_i)) dy_i^T.
-  parallel_for(v.B * chunks.count, 1, [&](int64_t first, int64_t last) {
-    Chunk<T> chunk(v, C);
-    for (int64_t nc = first; nc < last; ++nc) {
-      const int64_t n = nc / chunks.count, c = nc % chunks.count, begin = c * C, L = chunks.length(c);
-      for (int64_t h = 0; h < v.H; ++h) {
-        chunk.load(v, n, begin, L, h);
-        chunk.whole(K, &whole[size_t((nc * v.H + h) * K)]);
-        chunk.queries_of_state();
-        gemm({.transpose_a = true, .m = K, .n = V, .k = L, .a = chunk.x.data(), .lda = chunk.width,
-              .b = d_y + v.head(n, begin, h) * V, .ldb = v_row, .c = Z + chunks.state(n, c, h), .ldc = V});
-      }
-    }
+  for_each_chunk(v, chunks, [&](Chunk<T>& chunk, int64_t number, int64_t n, int64_t begin, int64_t h) {
+    chunk.whole(K, &whole[size_t(number * K)]);
+    chunk.queries_of_state();
+    gemm({.transpose_a = true, .m = K, .n = V, .k = chunk.L, .a = chunk.x.data(), .lda = chunk.width,
+          .b = d_y + v.head(n, begin, h) * V, .ldb = v_row, .c = Z + number * chunks.KV, .ldc = V});
   });
 
-  // 2. Pass d state back: each slot turns from "what the chunk sends" to "d of the state after it".
-  parallel_for(v.B * v.H, 1, [&](int64_t first, int64_t last) {
-    std::vector<T> after(size_t(K * V));
-    for (int64_t bh = first; bh < last; ++bh) {
-      const int64_t n = bh / v.H, h = bh % v.H;
-      for (int64_t i = 0; i < K * V; ++i) after[size_t(i)] = d_final ? d_final[bh * K * V + i] : T(0);
-      for (int64_t c = chunks.count - 1; c >= 0; --c) {
-        T* slot = Z + chunks.state(n, c, h);
-        for (int64_t i = 0; i < K; ++i) {
-          const T w = whole[size_t(((n * chunks.count + c) * v.H + h) * K + i)];
-          for (int64_t p = i * V; p < (i + 1) * V; ++p) {
-            const T sent = slot[p];
-            slot[p] = after[size_t(p)];
-            after[size_t(p)] = w * after[size_t(p)] + sent;
-          }
-        }
-      }
-      if (a.d_initial) std::copy(after.begin(), after.end(), a.d_initial.data<T>() + bh * K * V);
-    }
-  });
+  // 2. Pass d state back.
+  pass_along(v, chunks, true, whole.data(), d_final, Z, a.d_initial ? a.d_initial.data<T>() : nullptr);
 
   // 3. Everything else, chunk by chunk.
-  parallel_for(v.B * chunks.count, 1, [&](int64_t first, int64_t last) {
-    Chunk<T> chunk(v, C);
-    const int64_t width = chunk.width, side = chunk.side;
+  for_each_chunk(v, chunks, [&](Chunk<T>& chunk, int64_t number, int64_t n, int64_t begin, int64_t h) {
+    const int64_t width = chunk.width, side = chunk.side, L = chunk.L, at = v.head(n, begin, h) * V;
+    const T *x = v.v + at, *dy = d_y + at, *S = states + number * chunks.KV, *dS = Z + number * chunks.KV;
+    T* dv = a.d_v.data<T>() + at;
     std::vector<T> dA(size_t(side * side)), dq(size_t(side * width)), dk(dq), d_log_a(dq), part(dq);
-    for (int64_t nc = first; nc < last; ++nc) {
-      const int64_t n = nc / chunks.count, c = nc % chunks.count, begin = c * C, L = chunks.length(c);
-      for (int64_t h = 0; h < v.H; ++h) {
-        const int64_t at = v.head(n, begin, h) * V;
-        const T *x = v.v + at, *dy = d_y + at, *S = states + chunks.state(n, c, h), *dS = Z + chunks.state(n, c, h);
-        T* dv = a.d_v.data<T>() + at;
-        chunk.load(v, n, begin, L, h);
-        chunk.load_decays(v, n, begin, h);
-        gemm({.transpose_b = true, .m = L, .n = L, .k = V, .a = dy, .lda = v_row, .b = x, .ldb = v_row,
-              .c = dA.data(), .ldc = side});
-        chunk.mask(dA.data(), 0, L, 0, L);
-        for (int64_t i = L; i < padded(L); ++i) std::fill_n(&dA[size_t(i * side)], side, T(0));
-        for (std::vector<T>* z : {&dq, &dk}) std::fill(z->begin(), z->end(), T(0));
+    chunk.load_decays(v, n, begin, h);
+    gemm({.transpose_b = true, .m = L, .n = L, .k = V, .a = dy, .lda = v_row, .b = x, .ldb = v_row, .c = dA.data(), .ldc = side});
+    chunk.mask(dA.data(), 0, L, 0, L);
 
-        // State to state.
-        for (int64_t s = 0; s < K; ++s)
-          d_log_a[size_t(s)] = whole[size_t((nc * v.H + h) * K + s)] * dot(S + s * V, dS + s * V, V);
-        for (int64_t i = 1; i < L; ++i) std::copy_n(d_log_a.begin(), K, d_log_a.begin() + i * width);
+    // State to state.
+    for (int64_t s = 0; s < K; ++s)
+      d_log_a[size_t(s)] = whole[size_t(number * K + s)] *
+                           lane_sum<T>(V, [&](int64_t p) { return S[s * V + p] * dS[s * V + p]; });
+    for (int64_t i = 1; i < L; ++i) std::copy_n(d_log_a.begin(), K, d_log_a.begin() + i * width);
 
-        // Pairs inside the chunk.
-        for (int64_t row = 0; row < L; row += block) {
-          chunk.pairs_inside(row);
-          chunk.pairs_inside_back(row, dA.data(), dq.data(), dk.data(), d_log_a.data());
-        }
-        for_each_boundary(L, [&](int64_t b, int64_t mid, int64_t end) {
-          chunk.pairs_across(b, mid, end);
-          const T* d = &dA[size_t(mid * side + b)];
-          const T *queries = &chunk.x[size_t(mid * width)], *keys = &chunk.x[size_t(b * width)];
-          gemm({.m = end - mid, .n = width, .k = mid - b, .a = d, .lda = side, .b = keys, .ldb = width,
-                .c = &part[size_t(mid * width)], .ldc = width});
-          gemm({.transpose_a = true, .m = mid - b, .n = width, .k = end - mid, .a = d, .lda = side, .b = queries,
-                .ldb = width, .c = &part[size_t(b * width)], .ldc = width});
-          chunk.add_queries(mid, end, part.data(), dq.data(), d_log_a.data());
-          chunk.add_keys(b, mid, part.data(), dk.data(), d_log_a.data());
-        });
-        gemm({.transpose_a = true, .m = L, .n = V, .k = L, .a = chunk.A.data(), .lda = side, .b = dy, .ldb = v_row,
-              .c = dv, .ldc = v_row});
+    // Pairs inside the chunk.
+    for (int64_t row = 0; row < L; row += block) {
+      chunk.pairs_inside(row);
+      chunk.pairs_inside_back(row, dA.data(), dq.data(), dk.data(), d_log_a.data());
+    }
+    for_each_boundary(L, [&](int64_t b, int64_t mid, int64_t end) {
+      chunk.pairs_across(b, mid, end);
+      const T *d = &dA[size_t(mid * side + b)], *queries = &chunk.x[size_t(mid * width)], *keys = &chunk.x[size_t(b * width)];
+      gemm({.m = end - mid, .n = width, .k = mid - b, .a = d, .lda = side, .b = keys, .ldb = width,
+            .c = &part[size_t(mid * width)], .ldc = width});
+      gemm({.transpose_a = true, .m = mid - b, .n = width, .k = end - mid, .a = d, .lda = side, .b = queries, .ldb = width,
+            .c = &part[size_t(b * width)], .ldc = width});
+      chunk.add_queries(mid, end, part.data(), dq.data(), d_log_a.data());
+      chunk.add_keys(b, mid, part.data(), dk.data(), d_log_a.data());
+    });
+    gemm({.transpose_a = true, .m = L, .n = V, .k = L, .a = chunk.A.data(), .lda = side, .b = dy, .ldb = v_row, .c = dv,
+          .ldc = v_row});
 
-        // State before the chunk to outputs; inputs to the state after it.
-        chunk.queries_of_state();
-        gemm({.transpose_b = true, .m = L, .n = K, .k = V, .a = dy, .lda = v_row, .b = S, .ldb = V,
-              .c = part.data(), .ldc = width});
-        chunk.add_queries(0, L, part.data(), dq.data(), d_log_a.data());
-        chunk.keys_of_state();
-        gemm({.transpose_b = true, .m = L, .n = K, .k = V, .a = x, .lda = v_row, .b = dS, .ldb = V,
-              .c = part.data(), .ldc = width});
-        chunk.add_keys(0, L, part.data(), dk.data(), d_log_a.data());
-        gemm({.m = L, .n = V, .k = K, .a = chunk.x.data(), .lda = width, .b = dS, .ldb = V, .c = dv,
-              .ldc = v_row, .beta = 1});
+    // State before the chunk to outputs; inputs to the state after it.
+    chunk.queries_of_state();
+    gemm({.transpose_b = true, .m = L, .n = K, .k = V, .a = dy, .lda = v_row, .b = S, .ldb = V, .c = part.data(), .ldc = width});
+    chunk.add_queries(0, L, part.data(), dq.data(), d_log_a.data());
+    chunk.keys_of_state();
+    gemm({.transpose_b = true, .m = L, .n = K, .k = V, .a = x, .lda = v_row, .b = dS, .ldb = V, .c = part.data(), .ldc = width});
+    chunk.add_keys(0, L, part.data(), dk.data(), d_log_a.data());
+    gemm({.m = L, .n = V, .k = K, .a = chunk.x.data(), .lda = width, .b = dS, .ldb = V, .c = dv, .ldc = v_row, .beta = 1});
 
-        for (int64_t i = 0; i < L; ++i) {
-          const int64_t to = v.head(n, begin + i, h) * K, row = i * width;
-          for (int64_t s = 0; s < K; ++s) {
-            a.d_q.data<T>()[to + s] = v.scale * dq[size_t(row + s)];
-            a.d_k.data<T>()[to + s] = dk[size_t(row + s)];
-            a.d_log_a.data<T>()[to + s] = d_log_a[size_t(row + s)];
-          }
-        }
-      }
+    for (int64_t i = 0; i < L; ++i) {
+      const int64_t to = v.head(n, begin + i, h) * K, row = i * width;
+      scaled(&dq[size_t(row)], K, v.scale, d_q + to);
+      std::copy_n(&dk[size_t(row)], K, d_k + to);
+      std::copy_n(&d_log_a[size_t(row)], K, d_log + to);
     }
   });
 }
