@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "tensor/gemm.h"
@@ -194,8 +195,8 @@ struct Chunk {
     const Lanes<T> lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     const auto here = lane == T(i);
     Lanes<T> rk = {}, rb = {}, ak = {}, ab = {};
-    for (int64_t c = 0; c < K; ++c) {
-      T* row = &keys[size_t(c * side)];
+    T* row = keys.data();
+    for (int64_t c = 0, end = K; c < end; ++c, row += side) {  // `end`: a store into lanes may, to a compiler, change K
       const Lanes<T> ks = here ? k[c] - Lanes<T>{} : Lanes<T>(lanes(row));
       const Lanes<T> bs = here ? b[c] - Lanes<T>{} : Lanes<T>(lanes(row + longest));
       rk += r[c] * ks;
@@ -227,7 +228,38 @@ int64_t row_length(int64_t V) { return (V + width - 1) / width * width; }
 
 template <class T>
 void copy_rows(const T* from, int64_t from_stride, T* to, int64_t to_stride, int64_t rows, int64_t columns) {
-  for (int64_t i = 0; i < rows; ++i) std::copy(from + i * from_stride, from + i * from_stride + columns, to + i * to_stride);
+  for (int64_t i = 0; i < rows; ++i, from += from_stride, to += to_stride) {
+    int64_t p = 0;
+    for (; p + width <= columns; p += width) lanes(to + p) = lanes(from + p);
+    for (; p < columns; ++p) to[p] = from[p];
+  }
+}
+
+// What the rows of `pairs` say of each other, by substitution: m_i += pairs_ij v_j + pairs_i,longest+j m_j for j < i.
+template <class T>
+void substitute(const T* pairs, int64_t L, int64_t R, const T* value, T* m) {
+  for (int64_t j = 0; j + 1 < L; ++j)  // m_j is done: send it and v_j on
+    for (int64_t p = 0; p < R; p += width) {
+      const Lanes<T> vj = lanes(value + j * R + p), mj = lanes(m + j * R + p);
+      const T* by = pairs + (j + 1) * side + j;
+      T* to = m + (j + 1) * R + p;
+      for (int64_t i = j + 1; i < L; ++i, by += side, to += R) lanes(to) += by[0] * vj + by[longest] * mj;
+    }
+}
+
+// Its transpose: turns d_m into X, from the last row to the first, and sends it on to v.
+template <class T>
+void substitute_back(const T* pairs, int64_t L, int64_t R, T* d_value, T* d_m) {
+  for (int64_t i = L - 1; i > 0; --i)
+    for (int64_t p = 0; p < R; p += width) {
+      const Lanes<T> x = lanes(d_m + i * R + p);
+      const T* by = pairs + i * side;
+      T *to_value = d_value + p, *to_m = d_m + p;
+      for (int64_t j = 0; j < i; ++j, ++by, to_value += R, to_m += R) {
+        lanes(to_value) += by[0] * x;
+        lanes(to_m) += by[longest] * x;
+      }
+    }
 }
 
 template <class T>
@@ -254,14 +286,7 @@ void forward_chunked(const DplrScanForward& f) {
         for (int64_t t = begin + L; t < std::min(v.steps, begin + 2 * L); ++t) ask_for(v.v + v.head(n, t, h) * V, V);
         c.load(v, n, begin, L, h, begin + L);
         gemm({.m = longest + L, .n = V, .k = K, .a = c.queries.data(), .lda = K, .b = S, .ldb = V, .c = m, .ldc = R});
-        for (int64_t j = 0; j + 1 < L; ++j)  // m_j is done: send it and v_j on
-          for (int64_t p = 0; p < R; p += width) {
-            const Lanes<T> vj = lanes(value + j * R + p), mj = lanes(m + j * R + p);
-            for (int64_t i = j + 1; i < L; ++i) {
-              const T* by = &c.pairs[size_t(i * side + j)];
-              lanes(m + i * R + p) += by[0] * vj + by[longest] * mj;
-            }
-          }
+        substitute(c.pairs.data(), L, R, value, m);
         gemm({.m = L, .n = V, .k = side, .a = &c.pairs[size_t(longest * side)], .lda = side, .b = value, .ldb = R, .c = y,
               .ldc = R, .beta = 1});
         copy_rows(m, R, f.m.data<T>() + ((n * count + q) * v.H + h) * f.chunk * V, V, L, V);
@@ -273,6 +298,40 @@ void forward_chunked(const DplrScanForward& f) {
       }
     }
   });
+}
+
+// The corners off the diagonal of each square of 2s lanes in rows r and r+s change places.
+template <class T, size_t s, size_t... I>
+void swap_corners(Lanes<T>& low, Lanes<T>& high, std::index_sequence<I...>) {
+  const Lanes<T> a = low, b = high;
+  low = __builtin_shufflevector(a, b, (I & s ? width + I - s : I)...);
+  high = __builtin_shufflevector(a, b, (I & s ? width + I : I + s)...);
+}
+template <class T, size_t s>
+void swap_corners(Lanes<T>* row) {
+  for (size_t r = 0; r < width; ++r)
+    if (!(r & s)) swap_corners<T, s>(row[r], row[r + s], std::make_index_sequence<width>());
+}
+
+// to [columns,rows] = the transpose of from [rows,columns]. A small product with a transposed right side takes OpenBLAS
+// twice as long as one without.
+template <class T>
+void transpose(const T* from, int64_t rows, int64_t columns, T* to) {
+  for (int64_t i = 0; i < rows; i += width)
+    for (int64_t j = 0; j < columns; j += width) {
+      if (i + width > rows || j + width > columns) {
+        for (int64_t r = i; r < std::min(rows, i + width); ++r)
+          for (int64_t c = j; c < std::min(columns, j + width); ++c) to[c * rows + r] = from[r * columns + c];
+        continue;
+      }
+      Lanes<T> row[width];
+      for (int64_t r = 0; r < width; ++r) row[r] = lanes(from + (i + r) * columns + j);
+      swap_corners<T, 8>(row);
+      swap_corners<T, 4>(row);
+      swap_corners<T, 2>(row);
+      swap_corners<T, 1>(row);
+      for (int64_t r = 0; r < width; ++r) lanes(to + (j + r) * rows + i) = row[r];
+    }
 }
 
 // What the products' gradients mean for the inputs of one chunk, `width` channels at a time.
@@ -393,7 +452,7 @@ void backward_chunked(const DplrScanBackward& g) {
     T *value = rows.data(), *m = value + longest * R;
     T *d_value = d_rows.data(), *d_m = d_value + longest * R, *d_out = d_m + longest * R;
     std::vector<T> d_queries(size_t(side * K)), d_keys(d_queries), d_pairs(size_t(side * side)), kept(static_cast<size_t>(K));
-    std::vector<T> all(size_t((last - first) * KV), T(0));  // d loss / d state of each head
+    std::vector<T> all(size_t((last - first) * KV), T(0)), turned(static_cast<size_t>(KV));  // d loss / d state of each head
     if (d_final) std::copy(d_final + first * KV, d_final + last * KV, all.begin());
     for (int64_t q = count - 1; q >= 0; --q) {
       const int64_t begin = q * g.chunk, L = std::min(g.chunk, v.steps - begin), next = begin - g.chunk;
@@ -410,36 +469,29 @@ void backward_chunked(const DplrScanBackward& g) {
           for (const T* p : {v.v, d_y ? d_y : v.v}) ask_for(p + v.head(n, t, h) * V, V);
         c.load(v, n, begin, L, h, next);
 
-        // To v and m; substitution backwards turns d_m into X, row by row, and sends it on.
+        // To v and m.
         gemm({.transpose_a = true, .m = side, .n = V, .k = K, .a = c.keys.data(), .lda = side, .b = Z, .ldb = V,
               .c = d_value, .ldc = R});
         gemm({.transpose_a = true, .m = side, .n = V, .k = L, .a = &c.pairs[size_t(longest * side)], .lda = side, .b = d_out,
               .ldb = R, .c = d_value, .ldc = R, .beta = 1});
-        for (int64_t i = L - 1; i > 0; --i)
-          for (int64_t p = 0; p < R; p += width) {
-            const Lanes<T> x = lanes(d_m + i * R + p);
-            for (int64_t j = 0; j < i; ++j) {
-              const T* by = &c.pairs[size_t(i * side + j)];
-              lanes(d_value + j * R + p) += by[0] * x;
-              lanes(d_m + j * R + p) += by[longest] * x;
-            }
-          }
+        substitute_back(c.pairs.data(), L, R, d_value, d_m);
         copy_rows(d_value, R, g.d_v.data<T>() + at, stride, L, V);
 
         gemm({.transpose_b = true, .m = longest + L, .n = side, .k = V, .a = d_m, .lda = R, .b = value, .ldb = R,
               .c = d_pairs.data(), .ldc = side});
-        gemm({.transpose_b = true, .m = longest + L, .n = K, .k = V, .a = d_m, .lda = R, .b = S, .ldb = V, .c = d_queries.data(),
+        transpose(S, K, V, turned.data());
+        gemm({.m = longest + L, .n = K, .k = V, .a = d_m, .lda = R, .b = turned.data(), .ldb = K, .c = d_queries.data(),
               .ldc = K});
-        gemm({.transpose_b = true, .m = side, .n = K, .k = V, .a = value, .lda = R, .b = Z, .ldb = V, .c = d_keys.data(),
-              .ldc = K});
+        transpose(Z, K, V, turned.data());
+        gemm({.m = side, .n = K, .k = V, .a = value, .lda = R, .b = turned.data(), .ldb = K, .c = d_keys.data(), .ldc = K});
         for (int64_t i = 0; i < K; ++i) {
-          const T *s = S + i * V, *z = Z + i * V;
-          kept[size_t(i)] = c.whole[size_t(i)] * lane_sum<T>(V, [&](int64_t p) { return s[p] * z[p]; });
+          const T *s = S + i * V, w = c.whole[size_t(i)];
+          T* z = Z + i * V;
+          kept[size_t(i)] = w * lane_sum<T>(V, [=](int64_t p) { return s[p] * z[p]; });
+          for (int64_t p = 0; p < V; ++p) z[p] *= w;
         }
         spread.run(v, c, n, begin, h, d_queries.data(), d_keys.data(), d_pairs.data(), kept.data(), g);
 
-        for (int64_t i = 0; i < K; ++i)
-          for (int64_t p = 0; p < V; ++p) Z[i * V + p] *= c.whole[size_t(i)];
         gemm({.transpose_a = true, .m = K, .n = V, .k = longest + L, .a = c.queries.data(), .lda = K, .b = d_m, .ldb = R,
               .c = Z, .ldc = V, .beta = 1});
       }
