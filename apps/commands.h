@@ -45,5 +45,6 @@ void generate_command(CLI::App& program, Common& common);
 void audit_command(CLI::App& program, Common& common);
 void info_command(CLI::App& program, Common& common);
 void bench_command(CLI::App& program, Common& common);
+void convert_command(CLI::App& program, Common& common);
 
 }  // namespace taper

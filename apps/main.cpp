@@ -33,7 +33,8 @@ int run(int argc, char** argv) {
   program.add_flag("--json", common.json, "Machine-readable output on stdout");
   program.add_option("--threads", threads, "Threads of the CPU device (default: the cores this process may use)")
       ->check(CLI::Range(1, 4096));
-  for (auto* add : {prepare_command, train_command, eval_command, generate_command, audit_command, info_command, bench_command})
+  for (auto* add : {prepare_command, train_command, eval_command, generate_command, audit_command, info_command, bench_command,
+                    convert_command})
     add(program, common);
   try {
     program.parse(argc, argv);

@@ -2,7 +2,6 @@
 #include "nn/safetensors.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -28,26 +27,23 @@ struct OurDtype {
   Dtype dtype;
   const char* word;
 };
-constexpr OurDtype our_dtypes[] = {  // in the order of the file: as the reference writer sorts them
+constexpr OurDtype our_dtypes[] = {
     {Dtype::i64, "I64"}, {Dtype::f64, "F64"}, {Dtype::f32, "F32"}, {Dtype::i32, "I32"}, {Dtype::bf16, "BF16"}};
 
-size_t rank_of(Dtype t) {
-  size_t i = 0;
-  while (our_dtypes[i].dtype != t) ++i;
-  return i;
+const char* word_of(Dtype t) {
+  return std::find_if(std::begin(our_dtypes), std::end(our_dtypes), [&](const OurDtype& d) { return d.dtype == t; })->word;
+}
+
+// Where a dtype stands in the file: as the reference writer sorts them.
+size_t rank_of(const std::string& word) {
+  constexpr const char* order[] = {"U64", "I64", "F64", "C64", "F32", "U32", "I32", "BF16", "F16", "U16", "I16"};
+  return size_t(std::find(std::begin(order), std::end(order), word) - std::begin(order));
 }
 
 // A piece of JSON for a message: one line, plain characters, short, whatever was in the file.
 std::string shown(const json& j) {
   const std::string text = j.dump(-1, ' ', true);
   return text.size() <= 80 ? text : text.substr(0, 77) + "...";
-}
-
-float from_half(uint16_t h) {
-  const int exponent = h >> 10 & 31, fraction = h & 1023;
-  const float sign = h & 0x8000 ? -1.0f : 1.0f;
-  if (exponent == 31) return fraction ? std::nanf("") : sign * HUGE_VALF;
-  return sign * (exponent ? std::ldexp(float(fraction + 1024), exponent - 25) : std::ldexp(float(fraction), -24));
 }
 
 }  // namespace
@@ -173,24 +169,38 @@ Tensor SafetensorsFile::read(std::string_view name, Device& device) const {
   return t;
 }
 
+RawTensor SafetensorsFile::raw(std::string_view name) const {
+  const SafetensorsInfo& i = info(name);
+  return {.name = std::string(name), .dtype = i.dtype, .shape = i.shape,
+          .read = [this, begin = data_ + i.begin](uint64_t offset, void* into, size_t bytes) { file_.read(begin + offset, into, bytes); }};
+}
+
 void write_safetensors(const Path& path, const std::vector<std::pair<std::string, Tensor>>& tensors,
                        std::map<std::string, std::string> metadata) {
-  std::vector<const std::pair<std::string, Tensor>*> order;
-  for (const auto& t : tensors) order.push_back(&t);
-  std::sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
-    return std::pair(rank_of(a->second.dtype()), a->first) < std::pair(rank_of(b->second.dtype()), b->first);
+  std::vector<RawTensor> raw;
+  for (const auto& [name, t] : tensors)
+    raw.push_back({.name = name, .dtype = word_of(t.dtype()), .shape = t.shape(), .read = [t = t](uint64_t offset, void* into, size_t bytes) {
+                     t.device().download(into, static_cast<char*>(t.data<void>()) + offset, bytes);
+                   }});
+  write_safetensors(path, raw, std::move(metadata));
+}
+
+void write_safetensors(const Path& path, const std::vector<RawTensor>& tensors, std::map<std::string, std::string> metadata) {
+  std::vector<const RawTensor*> order;
+  for (const RawTensor& t : tensors) order.push_back(&t);
+  std::sort(order.begin(), order.end(), [](const RawTensor* a, const RawTensor* b) {
+    return std::pair(rank_of(a->dtype), a->name) < std::pair(rank_of(b->dtype), b->name);
   });
 
   metadata.emplace("format", "pt");
   std::string header = "{\"__metadata__\":" + json(metadata).dump();
   std::set<std::string_view> taken{"__metadata__"};
   uint64_t end = 0;
-  for (const auto* entry : order) {
-    const auto& [name, t] = *entry;
-    check(taken.insert(name).second, "{}: tensor names must differ; '{}' is taken", path.string(), name);
-    header += fmt::format(",{}:{{\"dtype\":\"{}\",\"shape\":{},\"data_offsets\":[{},{}]}}", json(name).dump(),
-                          our_dtypes[rank_of(t.dtype())].word, t.shape().text(), end, end + t.bytes());
-    end += t.bytes();
+  for (const RawTensor* t : order) {
+    check(taken.insert(t->name).second, "{}: tensor names must differ; '{}' is taken", path.string(), t->name);
+    header += fmt::format(",{}:{{\"dtype\":\"{}\",\"shape\":{},\"data_offsets\":[{},{}]}}", json(t->name).dump(), t->dtype,
+                          t->shape.text(), end, end + t->bytes());
+    end += t->bytes();
   }
   header += '}';
   header.resize((header.size() + 7) / 8 * 8, ' ');  // the data begins on a multiple of 8
@@ -200,12 +210,11 @@ void write_safetensors(const Path& path, const std::vector<std::pair<std::string
   file.write(&length, 8);
   file.write(header);
   std::vector<char> piece;
-  for (const auto* entry : order) {
-    const Tensor& t = entry->second;
-    piece.resize(size_t(std::min<uint64_t>(piece_bytes, t.bytes())));
-    for (uint64_t at = 0; at < t.bytes(); at += piece.size()) {
-      const size_t bytes = size_t(std::min<uint64_t>(piece.size(), t.bytes() - at));
-      t.device().download(piece.data(), static_cast<char*>(t.data<void>()) + at, bytes);
+  for (const RawTensor* t : order) {
+    piece.resize(size_t(std::min<uint64_t>(piece_bytes, t->bytes())));
+    for (uint64_t at = 0; at < t->bytes(); at += piece.size()) {
+      const size_t bytes = size_t(std::min<uint64_t>(piece.size(), t->bytes() - at));
+      t->read(at, piece.data(), bytes);
       file.write(piece.data(), bytes);
     }
   }

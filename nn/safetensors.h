@@ -13,8 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "nn/raw_tensor.h"
 #include "tensor/file.h"
-#include "tensor/tensor.h"
 
 namespace taper {
 
@@ -39,6 +39,8 @@ class SafetensorsFile {
   // F32 F64 BF16 I32 I64 as they are; F16 becomes f32, which holds each of its values exactly.
   // Any other dtype is refused by name (65).
   Tensor read(std::string_view name, Device& device) const;
+  // The bytes as they are. The file must outlive what it returns.
+  RawTensor raw(std::string_view name) const;
 
  private:
   void add(const std::string& name, const void* entry);
@@ -52,5 +54,6 @@ class SafetensorsFile {
 // dtype first, then by name. {"format": "pt"} is added to the metadata. Holds 4 MiB at a time.
 void write_safetensors(const Path& path, const std::vector<std::pair<std::string, Tensor>>& tensors,
                        std::map<std::string, std::string> metadata = {});
+void write_safetensors(const Path& path, const std::vector<RawTensor>& tensors, std::map<std::string, std::string> metadata = {});
 
 }  // namespace taper
