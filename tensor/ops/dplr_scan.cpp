@@ -235,6 +235,13 @@ void copy_rows(const T* from, int64_t from_stride, T* to, int64_t to_stride, int
   }
 }
 
+template <class T>
+void scale_row(const T* from, T by, int64_t n, T* to) {
+  int64_t p = 0;
+  for (; p + width <= n; p += width) lanes(to + p) = by * lanes(from + p);
+  for (; p < n; ++p) to[p] = by * from[p];
+}
+
 // What the rows of `pairs` say of each other, by substitution: m_i += pairs_ij v_j + pairs_i,longest+j m_j for j < i.
 template <class T>
 void substitute(const T* pairs, int64_t L, int64_t R, const T* value, T* m) {
@@ -273,8 +280,10 @@ void forward_chunked(const DplrScanForward& f) {
     auto state = [&](int64_t q, int64_t bh) {
       return q < count ? f.states.data<T>() + ((bh / v.H * count + q) * v.H + bh % v.H) * KV : f.final.data<T>() + bh * KV;
     };
-    for (int64_t bh = first; bh < last; ++bh)
-      for (int64_t i = 0; i < KV; ++i) state(0, bh)[i] = v.initial ? v.initial[bh * KV + i] : T(0);
+    for (int64_t bh = first; bh < last; ++bh) {
+      if (v.initial) std::copy_n(v.initial + bh * KV, KV, state(0, bh));
+      else std::fill_n(state(0, bh), KV, T(0));
+    }
     for (int64_t q = 0; q < count; ++q) {
       const int64_t begin = q * f.chunk, L = std::min(f.chunk, v.steps - begin);
       for (int64_t bh = first; bh < last; ++bh) {
@@ -291,8 +300,7 @@ void forward_chunked(const DplrScanForward& f) {
               .ldc = R, .beta = 1});
         copy_rows(m, R, f.m.data<T>() + ((n * count + q) * v.H + h) * f.chunk * V, V, L, V);
         copy_rows(y, R, f.y.data<T>() + at, stride, L, V);
-        for (int64_t i = 0; i < K; ++i)
-          for (int64_t p = 0; p < V; ++p) S_out[i * V + p] = c.whole[size_t(i)] * S[i * V + p];
+        for (int64_t i = 0; i < K; ++i) scale_row(S + i * V, c.whole[size_t(i)], V, S_out + i * V);
         gemm({.m = K, .n = V, .k = side, .a = c.keys.data(), .lda = side, .b = value, .ldb = R, .c = S_out, .ldc = V,
               .beta = 1});
       }
@@ -488,7 +496,7 @@ void backward_chunked(const DplrScanBackward& g) {
           const T *s = S + i * V, w = c.whole[size_t(i)];
           T* z = Z + i * V;
           kept[size_t(i)] = w * lane_sum<T>(V, [=](int64_t p) { return s[p] * z[p]; });
-          for (int64_t p = 0; p < V; ++p) z[p] *= w;
+          scale_row(z, w, V, z);
         }
         spread.run(v, c, n, begin, h, d_queries.data(), d_keys.data(), d_pairs.data(), kept.data(), g);
 
