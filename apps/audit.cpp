@@ -1,4 +1,4 @@
-// audit: proves the gradients of a configuration's model in f64: its paths, its numbers, its parts.
+// audit: proves a configuration's model in f64: its gradients' paths, numbers and parts, and its decoding.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
@@ -8,6 +8,7 @@
 #include "apps/golden.h"
 #include "autograd/gradcheck.h"
 #include "autograd/trace.h"
+#include "nn/prefill.h"
 #include "tensor/error.h"
 #include "tensor/file.h"
 #include "tensor/random.h"
@@ -20,13 +21,13 @@ using Json = nlohmann::ordered_json;
 struct Options {
   ConfigSource config;
   std::vector<std::string> aliases, cuts, goldens;
-  bool gradcheck = false, ledger = false;
+  bool gradcheck = false, ledger = false, decode = false;
   std::string dot, tape;
   int64_t batch = 2, steps = 24, layer = 0;
-  int depth = 0, directions = 2;
+  int depth = 0, directions = 2, splits = 16;
 };
 
-constexpr double gradcheck_limit = 1e-6, additivity_limit = 1e-12;
+constexpr double gradcheck_limit = 1e-6, additivity_limit = 1e-12, decode_limit = 1e-10;
 
 // A small batch through the configuration's model: two documents a row, so that starts are audited too.
 class Audited {
@@ -152,6 +153,56 @@ Json ledger(const Audited& a) {
   return out;
 }
 
+// One pass over a row against the same tokens in pieces: a prefill of random length, in a batch with a row that is padded
+// left and right at random, then single steps, pieces and steps again. Worst: of the logits, relative.
+Json decode_in_pieces(const Audited& a, const Options& o) {
+  const Random random(42, "audit decode");
+  uint64_t draws = 0;
+  const auto below = [&](int64_t n) { return int64_t(random.below(draws++, uint64_t(n))); };
+  const int64_t T = o.steps, V = a.model().embedding.value.size(0);
+  Device& cpu = a.model().device;
+  double worst = 0;
+  for (int split = 0; split < o.splits; ++split) {
+    std::vector<int32_t> ids;
+    for (int64_t i = 0; i < 2 * T; ++i) ids.push_back(int32_t(below(a.model().config.vocab)));
+    const auto row = [&](int64_t b, int64_t begin, int64_t end) {
+      return from_host<int32_t>(cpu, {1, end - begin}, std::vector<int32_t>(ids.begin() + b * T + begin, ids.begin() + b * T + end));
+    };
+    const auto differ = [&](const std::vector<double>& got, const Tensor& whole, int64_t begin) {
+      const std::vector<double> all = to_doubles(whole);
+      double difference = 0, size = 0;
+      for (size_t i = 0; i < got.size(); ++i) {
+        const double want = all[size_t(begin * V) + i];
+        difference += (got[i] - want) * (got[i] - want);
+        size += want * want;
+      }
+      const double error = std::sqrt(difference / size);
+      worst = error <= worst ? worst : error;  // NaN is the worst
+    };
+    Tape tape = Tape::constants();
+    const Tensor whole = a.model().logits(tape, row(0, 0, T), {}).value;
+    // The second row has tokens [first, last) of its own inside the prefill's width, and goes on with what follows them.
+    const int64_t width = 1 + below(T), first = below(width), last = first + 1 + below(width - first);
+    const Tensor second = a.model().logits(tape, row(1, first, T), {}).value;
+    ModelState state;
+    const Tensor start = prefill(a.model(), from_host<int32_t>(cpu, {2, T}, ids), {{0, width}, {first, last}}, state);
+    const std::vector<double> logits = to_doubles(start);
+    differ({logits.begin(), logits.begin() + width * V}, whole, 0);
+    differ({logits.begin() + (T + first) * V, logits.begin() + (T + last) * V}, second, 0);
+    for (int64_t at = width, of_second = last; at < T;) {
+      const int64_t n = below(2) ? 1 : 1 + below(T - at), m = std::min(n, T - of_second);
+      std::vector<int32_t> next(size_t(2 * n), 0);  // the second row is padded where it has ended
+      std::copy_n(ids.begin() + at, n, next.begin());
+      std::copy_n(ids.begin() + T + of_second, m, next.begin() + n);
+      const std::vector<double> piece = to_doubles(prefill(a.model(), from_host<int32_t>(cpu, {2, n}, next), {{0, n}, {0, m}}, state));
+      differ({piece.begin(), piece.begin() + n * V}, whole, at);
+      if (m) differ({piece.begin() + n * V, piece.begin() + (n + m) * V}, second, of_second - first);
+      at += n, of_second += m;
+    }
+  }
+  return {{"splits", o.splits}, {"length", T}, {"worst", worst}, {"limit", decode_limit}, {"pass", worst <= decode_limit}};
+}
+
 bool print_goldens(const std::vector<std::string>& files) {
   bool pass = true;
   for (const std::string& file : files) {
@@ -181,8 +232,8 @@ int audit(Options o, const Common& common) {
   }
   const Audited a(o);
   // With nothing chosen: the whole proof.
-  if (o.aliases.empty() && !o.gradcheck && o.cuts.empty() && !o.ledger && o.dot.empty() && o.tape.empty()) {
-    o.gradcheck = true;
+  if (o.aliases.empty() && !o.gradcheck && o.cuts.empty() && !o.ledger && !o.decode && o.dot.empty() && o.tape.empty()) {
+    o.gradcheck = o.decode = true;
     if (a.has_spectrum()) {
       o.aliases = {"theta", "delta"};
       for (const std::string& alias : o.aliases)
@@ -195,6 +246,7 @@ int audit(Options o, const Common& common) {
   if (o.gradcheck) out["gradcheck"] = gradcheck_all(a, o), pass = pass && out["gradcheck"]["pass"].get<bool>();
   for (const std::string& edge : o.cuts)
     for (const Json& part : cut(a, edge)) out["cut"].push_back(part), pass = pass && part["pass"].get<bool>();
+  if (o.decode) out["decode"] = decode_in_pieces(a, o), pass = pass && out["decode"]["pass"].get<bool>();
   if (o.ledger) out["ledger"] = ledger(a);
   if (!o.dot.empty()) write_file(o.dot, to_dot(a.tape(), o.depth));
   if (!o.tape.empty()) write_file(o.tape, to_json(a.tape()));
@@ -212,7 +264,10 @@ int audit(Options o, const Common& common) {
   }
   if (out.contains("cut")) print_table(out["cut"], {"edge", "parameter", "whole", "without", "through", "error"});
   if (out.contains("ledger")) print_table(out["ledger"], {"edge", "norm", "max", "zeros", "non_finite"});
-  fmt::print("audit: {}\n", pass ? "every gradient that was checked is right" : "FAILED");
+  if (out.contains("decode"))
+    fmt::print("decode: worst relative error {:.2e} of {} random splits into prefill and steps, padded rows beside; limit {:.0e}\n",
+               out["decode"]["worst"].get<double>(), o.splits, decode_limit);
+  fmt::print("audit: {}\n", pass ? "all that was checked is right" : "FAILED");
   return pass ? 0 : int(Exit::failure);
 }
 
@@ -220,11 +275,13 @@ int audit(Options o, const Common& common) {
 
 void audit_command(CLI::App& program, Common& common) {
   auto o = std::make_shared<Options>();
-  CLI::App& app = *program.add_subcommand("audit", "Prove the gradients of a configuration's model, in f64: all of it, or what the options name");
+  CLI::App& app = *program.add_subcommand("audit", "Prove the gradients and the decoding of a configuration's model, in f64: all of it, or what the options name");
   config_options(app, o->config, false);
   app.add_option("--paths", o->aliases, "Print the gradient paths of these parameters inside a mixer: theta,delta")->delimiter(',');
   app.add_flag("--gradcheck", o->gradcheck, "Every parameter against 4-point differences");
   app.add_option("--cut", o->cuts, "Close an edge: the parts must add up to the whole; may be repeated")->allow_extra_args(false);
+  app.add_flag("--decode", o->decode, "One pass against prefill and steps, over random splits");
+  app.add_option("--splits", o->splits, "Random splits of --decode")->check(CLI::Range(1, 100000));
   app.add_flag("--ledger", o->ledger, "Norm, maximum, zeros and non-finite values of the gradient on each edge");
   app.add_option("--dot", o->dot, "Write the tape as Graphviz DOT to this file");
   app.add_option("--depth", o->depth, "Fold --dot into scopes of this many parts");

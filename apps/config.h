@@ -62,6 +62,7 @@ struct OptimizerConfig {  // AdamW; the groups follow the specification's rule
 struct ScheduleConfig {
   double warmup = 0.01;    // fraction of steps
   double final_lr = 1e-5;
+  int64_t stairs = 0;      // n: n equal stairs down instead of the cosine (nn/schedule.h)
   bool operator==(const ScheduleConfig&) const = default;
 };
 

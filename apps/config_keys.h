@@ -97,6 +97,7 @@ void each_key(C& c, V&& v) {
   if (v.section("schedule")) {
     v("warmup", c.schedule.warmup, Rule{.low = 0, .high = 1});
     v("final_lr", c.schedule.final_lr, count);
+    v("stairs", c.schedule.stairs, count);
   }
   if (v.section("eval")) {
     v("every", c.eval.every, count);

@@ -98,7 +98,8 @@ void Trainer::step() {
     if (loss_) kernels::accumulate({.sum = loss_, .d = loss});
     else loss_ = loss;
   }
-  lr_ = learning_rate({.lr = config.optimizer.lr, .warmup = config.schedule.warmup, .final_lr = config.schedule.final_lr}, steps_,
+  lr_ = learning_rate({.lr = config.optimizer.lr, .warmup = config.schedule.warmup, .final_lr = config.schedule.final_lr,
+                       .stairs = config.schedule.stairs}, steps_,
                       config.train.steps);
   result_ = optimizer.step(gradients_, lr_, loss_);
   gradients_.clear();

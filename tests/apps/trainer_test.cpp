@@ -101,6 +101,33 @@ TEST_CASE("trainer: one batch of four rows is two micro-batches of two") {
   CHECK(whole.tokens_per_step() == parts.tokens_per_step());
 }
 
+TEST_CASE("trainer: segments that are not truncated equal one long pass; truncated ones take less memory and another way") {
+  for (const char* arch : {"mamba2", "rwkv7"}) {
+    const auto trained = [&](int64_t segments, bool truncate) {
+      Config c = config(2, 2, {std::string("model.arch=") + arch, "model.head_dim=0", fmt::format("train.bptt_segments={}", segments),
+                               fmt::format("train.bptt_truncate={}", truncate)});
+      Trainer t = make(c, {0, 7, 2});
+      for (int i = 0; i < 3; ++i) t.step();
+      return std::pair{t.numbers(), weights(t)};
+    };
+    const auto [whole, weights_whole] = trained(1, true);
+    const auto [flowing, weights_flowing] = trained(3, false);
+    const auto [cut, weights_cut] = trained(3, true);
+    CHECK(flowing.loss == doctest::Approx(whole.loss).epsilon(1e-5));
+    CHECK(flowing.norm == doctest::Approx(whole.norm).epsilon(1e-4));
+    CHECK(cut.norm != doctest::Approx(whole.norm).epsilon(1e-4));
+  }
+  CHECK_THROWS_WITH(config(2, 1, {"train.bptt_segments=4"}), "config test: train.bptt_segments must divide data.sequence = 6; got 4");
+
+  // The peak of a step, on the plan device: weights and moments stay, activations are those of a quarter.
+  const auto peak = [&](int64_t segments) {
+    const Config c = parse_config("[model]\nd_model = 32\nlayers = 2\nheads = 2\nd_state = 8\nvocab = 64\n[data]\nsequence = 512\n[train]\nbatch = 4\n",
+                                  "test", {fmt::format("train.bptt_segments={}", segments)});
+    return plan_run(c).step_peak;
+  };
+  CHECK(peak(4) < 0.4 * double(peak(1)));
+}
+
 TEST_CASE("trainer: any number of threads gives the same bits, and the loss falls") {
   const int before = thread_count();
   std::vector<std::vector<double>> results;

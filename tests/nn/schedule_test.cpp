@@ -58,3 +58,17 @@ TEST_CASE("bad settings are refused by name") {
   expect_error(Exit::internal, "schedule: steps > 0 and step >= 0 are wanted; got step 3 of 0",
                [] { learning_rate({}, 3, 0); });
 }
+
+TEST_CASE("stairs go down evenly, after the warm-up if there is one") {
+  const Schedule s{.lr = 8e-3, .warmup = 0, .final_lr = 0, .stairs = 8};  // the recall task's: an eighth less each epoch
+  CHECK(learning_rate(s, 0, 16384) == 8e-3);
+  CHECK(learning_rate(s, 2047, 16384) == 8e-3);
+  CHECK(learning_rate(s, 2048, 16384) == doctest::Approx(7e-3).epsilon(1e-14));
+  CHECK(learning_rate(s, 16383, 16384) == doctest::Approx(1e-3).epsilon(1e-14));
+  CHECK(learning_rate(s, 99999, 16384) == doctest::Approx(1e-3).epsilon(1e-14));
+  const Schedule warm{.lr = 1, .warmup = 0.5, .final_lr = 0, .stairs = 2};
+  CHECK(learning_rate(warm, 5, 20) == 0.5);
+  CHECK(learning_rate(warm, 10, 20) == 1);
+  CHECK(learning_rate(warm, 14, 20) == 1);
+  CHECK(learning_rate(warm, 15, 20) == 0.5);
+}
