@@ -23,7 +23,7 @@ mkdir -p "$directory"
 [ -x "$binary" ] || { scripts/build.sh build taper; binary=build/taper; }
 
 [ -e "$directory/data" ] || "$binary" prepare docs README.md tensor/ops --out "$directory/data" > /dev/null
-command=("$binary" train configs/quickstart.toml --set run.device=cpu
+command=("$binary" train configs/small_mamba2.toml --set run.device=cpu
   --set data.train="$directory/data" --set data.validation="$directory/data" --set data.sequence=64
   --set model.post=true --set model.d_model=32 --set model.layers=2 --set model.heads=4 --set model.head_dim=16
   --set model.d_state=16 --set train.steps=200 --set train.batch=4 --set checkpoint.every=7 --set eval.every=50

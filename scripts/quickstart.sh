@@ -4,7 +4,7 @@
 #   quickstart.sh [--corpus PATH] [--steps N] [--dir DIR]
 #
 #   --corpus PATH  any text: a file or a folder (default: this project's documentation and sources)
-#   --steps N      training steps of each model (default: configs/quickstart.toml)
+#   --steps N      training steps of each model (default: configs/small_mamba2.toml)
 #   --dir DIR      where data and runs go (default: runs/quickstart, or the next number that is free)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -31,7 +31,7 @@ elif [ -e "$directory" ]; then
   exit 73
 fi
 if [ ${#corpus[@]} = 0 ]; then
-  mapfile -t corpus < <(find README.md docs tensor autograd nn cuda data apps tests scripts configs CMakeLists.txt -type f \
+  mapfile -t corpus < <(find README.md docs tensor autograd nn cuda data apps tests scripts CMakeLists.txt -type f \
     \( -name '*.md' -o -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.py' -o -name '*.sh' \
     -o -name '*.toml' -o -name 'CMakeLists.txt' \) | LC_ALL=C sort)
 elif [ ! -e "${corpus[0]}" ]; then
@@ -57,7 +57,7 @@ for model in "${models[@]}"; do
   echo "== train $model"
   post=false
   [ "$model" = mamba2 ] || post=true
-  "$taper" --json train configs/quickstart.toml --set run.dir="$directory/$model" --set model.post=$post \
+  "$taper" --json train configs/small_mamba2.toml --set run.dir="$directory/$model" --set model.post=$post \
     --set data.train="$data" --set data.validation="$data" ${steps:+--set train.steps="$steps"} > "$directory/$model.train.json"
 done
 

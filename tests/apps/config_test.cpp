@@ -126,3 +126,15 @@ TEST_CASE("config: differences are named by key") {
   CHECK(d[1].key == "optimizer.lr");
   CHECK(differences(a, a).empty());
 }
+
+TEST_CASE("config: every shipped configuration is accepted, with a model that can be built") {
+  int files = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(std::string(TAPER_SOURCE_DIR) + "/configs")) {
+    if (entry.path().extension() != ".toml") continue;
+    ModelConfig c = load_config(entry.path()).model;
+    if (!c.vocab) c.vocab = 257;
+    CHECK_MESSAGE(LanguageModel(c, 0, open_device("plan")).parameter_count() > 0, entry.path().string());
+    ++files;
+  }
+  CHECK(files >= 57);
+}
