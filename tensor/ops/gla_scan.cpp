@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <type_traits>
 #include <vector>
 
@@ -164,93 +165,74 @@ void scaled(const T* from, int64_t n, T by, T* to) {
 // One chunk of one head: its rows beside each other, padded with zeros to whole blocks in both directions.
 template <class T>
 struct Chunk {
-  int64_t width, side;                 // of a [C,K] and of a [C,C] buffer's row
+  int64_t width, side;          // of a [C,K] and of a [C,C] buffer's row
   int64_t L = 0;
-  std::vector<T> q, k, a;              // [C,K] q times scale; a = exp(log_a), 0 at a document start
-  std::vector<double> sum, none;       // [C,K] G; a row of zeros, the G before the chunk
-  std::vector<T> factor, x;            // [C,K] decays towards a boundary, and q or k times them
-  std::vector<T> A;                    // [C,C]
-  std::vector<int64_t> from;           // [C] the first j of i's document inside the chunk
-  std::vector<char> sees;              // [C] whether i's document began before the chunk
+  std::vector<T> q, k, a;       // [C,K] q times scale; a = exp(log_a), 0 at a document start
+  std::vector<T> since, until;  // [C,K] products of a inside a block: from its begin up to i; behind j up to its end
+  std::vector<double> sum;      // [blocks,K] of log_a; -inf where a document starts inside
+  std::vector<T> gap;           // [K] the decay over whole blocks in between
+  std::vector<T> factor, x;     // [C,K] decays towards a boundary, and q or k times them
+  std::vector<T> A;             // [C,C]
 
   Chunk(const View<T>& v, int64_t C)
-      : width(padded(v.K)), side(padded(C)), q(size_t(side * width)), k(q), a(q), sum(q.size()),
-        none(size_t(width)), factor(q), x(q), A(size_t(side * side)), from(size_t(side)), sees(size_t(side)) {}
+      : width(padded(v.K)), side(padded(C)), q(size_t(side * width)), k(q), a(q), since(q), until(q),
+        sum(size_t(side / block * width)), gap(size_t(width)), factor(q), x(q), A(size_t(side * side)) {}
 
   void load(const View<T>& v, int64_t n, int64_t begin, int64_t length, int64_t h) {
     L = length;
-    const double* before = none.data();
+    std::fill(sum.begin(), sum.end(), 0.0);
     for (int64_t i = 0; i < L; ++i) {
-      const int64_t start = v.packing.start_of(n, begin + i), row = i * width, at = v.head(n, begin + i, h) * v.K;
-      from[size_t(i)] = std::max<int64_t>(0, start - begin);
-      // A start at the chunk's first token cuts the state off too, unless it is the window's first.
-      sees[size_t(i)] = begin == 0 ? start == 0 : start < begin;
-      scaled(v.q + at, v.K, v.scale, &q[size_t(row)]);
-      std::copy_n(v.k + at, v.K, &k[size_t(row)]);
-      double* now = &sum[size_t(row)];
-      for (int64_t c = 0; c < v.K; ++c) now[c] = before[c] + double(v.log_a[at + c]);
-      before = now;
+      const int64_t at = v.head(n, begin + i, h) * v.K;
+      T* decay = &a[size_t(i * width)];
+      double* total = &sum[size_t(i / block * width)];
+      scaled(v.q + at, v.K, v.scale, &q[size_t(i * width)]);
+      std::copy_n(v.k + at, v.K, &k[size_t(i * width)]);
+      for (int64_t c = 0; c < v.K; ++c) total[c] += double(v.log_a[at + c]);
+      for (int64_t c = 0; c < v.K; ++c) decay[c] = math::exp(v.log_a[at + c]);
+      if (!v.packing.resets(n, begin + i)) continue;
+      std::fill_n(decay, v.K, T(0));
+      std::fill_n(total, v.K, -std::numeric_limits<double>::infinity());
     }
-    for (std::vector<T>* z : {&q, &k}) std::fill(z->begin() + L * width, z->end(), T(0));
-  }
-  void load_decays(const View<T>& v, int64_t n, int64_t begin, int64_t h) {  // a: for the pairs inside blocks
-    for (int64_t i = 0; i < L; ++i) {
-      const T* log_a = v.log_a + v.head(n, begin + i, h) * v.K;
-      T* to = &a[size_t(i * width)];
-      if (v.packing.resets(n, begin + i)) std::fill_n(to, v.K, T(0));
-      else
-        for (int64_t c = 0; c < v.K; ++c) to[c] = math::exp(log_a[c]);
+    for (std::vector<T>* z : {&q, &k, &a}) std::fill(z->begin() + L * width, z->end(), T(0));
+    for (int64_t row = 0; row < L; row += block) {
+      const int64_t end = std::min(row + block, L);
+      std::copy_n(&a[size_t(row * width)], width, &since[size_t(row * width)]);
+      for (int64_t i = row + 1; i < end; ++i) product(i - 1, i, i, since);
+      std::fill_n(&until[size_t((end - 1) * width)], width, T(1));
+      for (int64_t j = end - 2; j >= row; --j) product(j + 1, j + 1, j, until);
     }
-    std::fill(a.begin() + L * width, a.end(), T(0));
   }
 
-  // Row i: factor = exp(late - early), x = by * factor. Below `tiny` it is 0, so that the product of two factors is
-  // no denormal: those make the matrix products several times slower where decays are strong.
-  void decayed_row(int64_t i, const double* late, const double* early, const T* by) {
-    T *f = &factor[size_t(i * width)], *to = &x[size_t(i * width)];
-    constexpr T tiny = std::is_same_v<T, float> ? T(0x1p-63) : T(0x1p-511);
-    for (int64_t c = 0; c < width; ++c) {
-      const T decay = math::exp(T(late[c] - early[c]));
-      f[c] = decay < tiny ? T(0) : decay;
+  // gap = exp of the sum of log_a over the blocks [first,last).
+  const T* between(int64_t first, int64_t last) {
+    std::vector<double>::const_iterator total = sum.begin() + first * width;
+    for (int64_t c = 0; c < width; ++c, ++total) {
+      double s = 0;
+      for (int64_t b = 0; b < last - first; ++b) s += total[b * width];
+      gap[size_t(c)] = math::exp(T(s));
     }
-    for (int64_t c = 0; c < width; ++c) to[c] = by[i * width + c] * f[c];
+    return gap.data();
   }
-  void clear_row(int64_t i) {
-    std::fill_n(&factor[size_t(i * width)], width, T(0));
-    std::fill_n(&x[size_t(i * width)], width, T(0));
-  }
+  int64_t blocks() const { return padded(L) / block; }
 
-  // Towards the state before the chunk: exp(G_i), and q times that.
-  void queries_of_state() {
-    for (int64_t i = 0; i < L; ++i)
-      sees[size_t(i)] ? decayed_row(i, &sum[size_t(i * width)], none.data(), q.data()) : clear_row(i);
+  // Queries [begin,end) towards the boundary before block `to`, keys towards the boundary behind block `to` - 1: factor
+  // and x. The ends of the chunk are such boundaries as well.
+  void queries(int64_t begin, int64_t end, int64_t to) {
+    for (int64_t row = begin; row < end; row += block) decayed(row, end, since, between(to, row / block), q);
   }
-  // Towards the state after it: exp(G_L - G_j), and k times that.
-  void keys_of_state() {
-    const double* end = &sum[size_t((L - 1) * width)];
-    for (int64_t j = 0; j < L; ++j)
-      j >= from[size_t(L - 1)] ? decayed_row(j, end, &sum[size_t(j * width)], k.data()) : clear_row(j);
-  }
-  void whole(int64_t K, T* to) const {  // exp(G_L), 0 if a document starts inside
-    const double* end = &sum[size_t((L - 1) * width)];
-    for (int64_t c = 0; c < K; ++c) to[c] = sees[size_t(L - 1)] ? math::exp(T(end[c])) : T(0);
+  void keys(int64_t begin, int64_t end, int64_t to) {
+    for (int64_t row = begin; row < end; row += block) decayed(row, end, until, between(row / block + 1, to), k);
   }
 
   // A across one boundary, from x; factor and x stay for the backward.
   void pairs_across(int64_t begin, int64_t mid, int64_t end) {
-    const double* at = &sum[size_t((mid - 1) * width)];
-    for (int64_t j = begin; j < mid; ++j) decayed_row(j, at, &sum[size_t(j * width)], k.data());
-    for (int64_t i = mid; i < end; ++i) decayed_row(i, &sum[size_t(i * width)], at, q.data());
+    keys(begin, mid, mid / block);
+    queries(mid, end, mid / block);
     gemm({.transpose_b = true, .m = end - mid, .n = mid - begin, .k = width, .a = &x[size_t(mid * width)], .lda = width,
           .b = &x[size_t(begin * width)], .ldb = width, .c = &A[size_t(mid * side + begin)], .ldc = side});
-    mask(A.data(), mid, end, begin, mid);
-  }
-  void mask(T* M, int64_t row, int64_t rows_end, int64_t column, int64_t columns_end) const {
-    for (int64_t i = row; i < rows_end; ++i)
-      for (int64_t j = column; j < std::min(from[size_t(i)], columns_end); ++j) M[i * side + j] = T(0);
   }
 
-  // A inside one block, channel by channel: W[j] = k_j exp(G_i - G_j), lanes are the j, runs with i.
+  // A inside one block, channel by channel: W[j] = k_j D_ij, lanes are the j, runs with i.
   void pairs_inside(int64_t row) {
     Lanes<T> M[block] = {};
     for (int64_t c = 0; c < width; ++c) {
@@ -323,6 +305,27 @@ struct Chunk {
       }
     }
   }
+
+ private:
+  // A decay below this counts as 0, so that the product of two is no denormal: those make the matrix products several
+  // times slower where decays are strong.
+  static T above_tiny(T decay) {
+    constexpr T tiny = std::is_same_v<T, float> ? T(0x1p-63) : T(0x1p-511);
+    return decay < tiny ? T(0) : decay;
+  }
+  void product(int64_t from, int64_t with, int64_t to, std::vector<T>& of) {  // row `to` = row `from` times a's row `with`
+    const T *f = &of[size_t(from * width)], *decay = &a[size_t(with * width)];
+    T* p = &of[size_t(to * width)];
+    for (int64_t c = 0; c < width; ++c) p[c] = above_tiny(f[c] * decay[c]);
+  }
+  void decayed(int64_t row, int64_t end, const std::vector<T>& inside, const T* outside, const std::vector<T>& by) {
+    for (int64_t at = row * width; at < std::min(row + block, end) * width; at += width) {
+      const T *in = &inside[size_t(at)], *z = &by[size_t(at)];
+      T *f = &factor[size_t(at)], *to = &x[size_t(at)];
+      for (int64_t c = 0; c < width; ++c) f[c] = above_tiny(in[c] * outside[c]);
+      for (int64_t c = 0; c < width; ++c) to[c] = z[c] * f[c];
+    }
+  }
 };
 
 // f(chunk, its number, batch, first token, head) for each chunk of each head, loaded.
@@ -345,12 +348,12 @@ void forward_chunked(const GlaScanForward& a) {
   const Chunks chunks(v, a.chunk);
   const int64_t K = v.K, V = v.V, v_row = v.H * V;
   T *states = a.states.data<T>(), *y = a.y.data<T>();
-  std::vector<T> whole(size_t(v.B * chunks.count * v.H * K));  // exp(G_L) of each chunk, head and channel
+  std::vector<T> whole(size_t(v.B * chunks.count * v.H * K));  // D_L- of each chunk, head and channel
 
-  // 1. What each chunk adds to the state: sum_j (k_j * exp(G_L - G_j)) v_j^T.
+  // 1. What each chunk adds to the state: sum_j (k_j * D_Lj) v_j^T.
   for_each_chunk(v, chunks, [&](Chunk<T>& chunk, int64_t number, int64_t n, int64_t begin, int64_t h) {
-    chunk.whole(K, &whole[size_t(number * K)]);
-    chunk.keys_of_state();
+    std::copy_n(chunk.between(0, chunk.blocks()), K, &whole[size_t(number * K)]);
+    chunk.keys(0, chunk.L, chunk.blocks());
     gemm({.transpose_a = true, .m = K, .n = V, .k = chunk.L, .a = chunk.x.data(), .lda = chunk.width,
           .b = v.v + v.head(n, begin, h) * V, .ldb = v_row, .c = states + number * chunks.KV, .ldc = V});
   });
@@ -361,12 +364,11 @@ void forward_chunked(const GlaScanForward& a) {
   // 3. Outputs: pairs inside the chunk, and the state before it.
   for_each_chunk(v, chunks, [&](Chunk<T>& chunk, int64_t number, int64_t n, int64_t begin, int64_t h) {
     const int64_t at = v.head(n, begin, h) * V, L = chunk.L;
-    chunk.load_decays(v, n, begin, h);
     for (int64_t row = 0; row < L; row += block) chunk.pairs_inside(row);
     for_each_boundary(L, [&](int64_t b, int64_t mid, int64_t end) { chunk.pairs_across(b, mid, end); });
     gemm({.m = L, .n = V, .k = L, .a = chunk.A.data(), .lda = chunk.side, .b = v.v + at, .ldb = v_row, .c = y + at,
           .ldc = v_row});
-    chunk.queries_of_state();
+    chunk.queries(0, L, 0);
     gemm({.m = L, .n = V, .k = K, .a = chunk.x.data(), .lda = chunk.width, .b = states + number * chunks.KV, .ldb = V,
           .c = y + at, .ldc = v_row, .beta = 1});
   });
@@ -384,10 +386,10 @@ void backward_chunked(const GlaScanBackward& a) {
   T *Z = d_states.data<T>(), *d_q = a.d_q.data<T>(), *d_k = a.d_k.data<T>(), *d_log = a.d_log_a.data<T>();
   std::vector<T> whole(size_t(v.B * chunks.count * v.H * K));
 
-  // 1. What each chunk's outputs send to the state before it: sum_i (q_i * exp(G_i)) dy_i^T.
+  // 1. What each chunk's outputs send to the state before it: sum_i (q_i * D_i-) dy_i^T.
   for_each_chunk(v, chunks, [&](Chunk<T>& chunk, int64_t number, int64_t n, int64_t begin, int64_t h) {
-    chunk.whole(K, &whole[size_t(number * K)]);
-    chunk.queries_of_state();
+    std::copy_n(chunk.between(0, chunk.blocks()), K, &whole[size_t(number * K)]);
+    chunk.queries(0, chunk.L, 0);
     gemm({.transpose_a = true, .m = K, .n = V, .k = chunk.L, .a = chunk.x.data(), .lda = chunk.width,
           .b = d_y + v.head(n, begin, h) * V, .ldb = v_row, .c = Z + number * chunks.KV, .ldc = V});
   });
@@ -401,9 +403,7 @@ void backward_chunked(const GlaScanBackward& a) {
     const T *x = v.v + at, *dy = d_y + at, *S = states + number * chunks.KV, *dS = Z + number * chunks.KV;
     T* dv = a.d_v.data<T>() + at;
     std::vector<T> dA(size_t(side * side)), dq(size_t(side * width)), dk(dq), d_log_a(dq), part(dq);
-    chunk.load_decays(v, n, begin, h);
     gemm({.transpose_b = true, .m = L, .n = L, .k = V, .a = dy, .lda = v_row, .b = x, .ldb = v_row, .c = dA.data(), .ldc = side});
-    chunk.mask(dA.data(), 0, L, 0, L);
 
     // State to state.
     for (int64_t s = 0; s < K; ++s)
@@ -430,10 +430,10 @@ void backward_chunked(const GlaScanBackward& a) {
           .ldc = v_row});
 
     // State before the chunk to outputs; inputs to the state after it.
-    chunk.queries_of_state();
+    chunk.queries(0, L, 0);
     gemm({.transpose_b = true, .m = L, .n = K, .k = V, .a = dy, .lda = v_row, .b = S, .ldb = V, .c = part.data(), .ldc = width});
     chunk.add_queries(0, L, part.data(), dq.data(), d_log_a.data());
-    chunk.keys_of_state();
+    chunk.keys(0, L, chunk.blocks());
     gemm({.transpose_b = true, .m = L, .n = K, .k = V, .a = x, .lda = v_row, .b = dS, .ldb = V, .c = part.data(), .ldc = width});
     chunk.add_keys(0, L, part.data(), dk.data(), d_log_a.data());
     gemm({.m = L, .n = V, .k = K, .a = chunk.x.data(), .lda = width, .b = dS, .ldb = V, .c = dv, .ldc = v_row, .beta = 1});
