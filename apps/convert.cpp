@@ -36,7 +36,8 @@ Source read_ours(const Path& path) {
   s.config.model = completed(s.config.model);
   s.files = std::make_shared<WeightFiles>(std::make_unique<SafetensorsFile>(checkpoint.path / "model.safetensors"));
   s.tensors = model_tensors(s.config.model, *s.files);
-  s.text = nlohmann::json::parse(checkpoint.state).value("origin", "");  // config_of has checked the object
+  const nlohmann::json state = nlohmann::json::parse(checkpoint.state);  // an object: config_of has looked
+  if (state.contains("origin") && state["origin"].is_string()) s.text = state["origin"];
   return s;
 }
 
@@ -128,7 +129,7 @@ int convert(const Options& o, const Common& common) {
     tokenizer = open_tokenizer(o.tokenizer.empty() ? s.config.data.tokenizer : o.tokenizer);
     check(tokenizer->vocab() <= rows, Exit::bad_config, "convert: tokenizer {} has {} tokens; the model's vocabulary has {}", tokenizer->identity(),
           tokenizer->vocab(), rows);
-  } else if (auto bytes = open_tokenizer("bytes"); rounded_up(bytes->vocab(), model.vocab_multiple) == rows && s.dialect != "taper") {
+  } else if (auto bytes = open_tokenizer("bytes"); rounded_up(bytes->vocab(), model.vocab_multiple) == rows && s.dialect != "taper" && o.to == "taper") {
     tokenizer = std::move(bytes);
   }
 
@@ -152,6 +153,8 @@ int convert(const Options& o, const Common& common) {
   for (const RawTensor& t : s.tensors) parameters += t.shape.numel();
   const Json record = {{"out", o.out},       {"from", s.dialect},  {"to", o.to},      {"arch", model.arch},
                        {"post", model.post}, {"tensors", s.tensors.size()}, {"parameters", parameters}, {"dtype", dtype_word(s.tensors)}};
+  if (o.to == "taper" && !tokenizer)
+    fmt::print(stderr, "taper: warning: no tokenizer is known for a vocabulary of {}; to evaluate or generate text, convert with --tokenizer\n", rows);
   if (common.json) fmt::print("{}\n", record.dump());
   else
     fmt::print("{}: {}{} from {} to {}, {} tensors, {} parameters, {}\n", o.out, model.arch, model.post ? " + PoST" : "", s.dialect, o.to,

@@ -44,9 +44,11 @@ std::string shown(const Json& j) {  // one line, plain characters, short
   fail(Exit::bad_config, "{}: {} must be {}; got {}", r.who, key, wanted, shown(got));
 }
 
-int64_t whole(const Reading& r, const std::string& key, const Json& value) {
+constexpr int64_t largest = 1 << 20;  // of a size: no product of three overflows
+
+int64_t whole(const Reading& r, const std::string& key, const Json& value, int64_t most = largest) {
   const double x = value.is_number() ? value.get<double>() : 0;
-  if (!(x >= 1 && x <= 0x1p53 && x == std::floor(x))) wrong(r, key, "a whole number >= 1", value);
+  if (!(x >= 1 && x <= double(most) && x == std::floor(x))) wrong(r, key, fmt::format("a whole number from 1 to {}", most), value);
   return int64_t(x);
 }
 
@@ -67,9 +69,9 @@ Key spelled(Key key) {
 }
 
 // null: left to completed().
-Key size(const char* name, int64_t ModelConfig::*field, Json missing = required) {
+Key size(const char* name, int64_t ModelConfig::*field, Json missing = required, int64_t most = largest) {
   return {name, missing,
-          [=](const Reading& r, const Json& v) { r.model.*field = v.is_null() ? 0 : whole(r, name, v); },
+          [=](const Reading& r, const Json& v) { r.model.*field = v.is_null() ? 0 : whole(r, name, v, most); },
           [=](const ModelConfig& m) { return m.*field; }};
 }
 Key flag(const char* name, bool ModelConfig::*field, Json missing) {
@@ -89,7 +91,7 @@ Key norm_eps(double missing) {
           [](const ModelConfig& m) { return m.norm_eps; }};
 }
 Key vocabulary(Json missing = required) {
-  Key k = size("vocab_size", &ModelConfig::vocab, missing);
+  Key k = size("vocab_size", &ModelConfig::vocab, missing, int64_t(1) << 31);
   k.write = rows;
   return k;
 }
@@ -135,7 +137,7 @@ Keys attention_fla() {  // what FLA's own models share
 }
 // +PoST, and whether it is there.
 Keys post_keys() {
-  return {size("train_length", &ModelConfig::train_length, 2048),
+  return {size("train_length", &ModelConfig::train_length, 2048, int64_t(1) << 40),
           {"use_post", nullptr,
            [](const Reading& r, const Json& v) {
              if (v.is_null()) return;
@@ -247,12 +249,12 @@ Keys linear_attention(double expand_k, double expand_v, int64_t usual_heads, dou
                        Key{"expand_v", expand_v,
                            [=](const Reading& r, const Json& v) {
                              const double over = v.is_number() ? v.get<double>() / expand_k : 0;
-                             if (!(over >= 1 && over <= 1e6 && over == std::floor(over))) wrong(r, "expand_v", "a whole multiple of expand_k", v);
+                             if (!(over >= 1 && over <= double(largest) && over == std::floor(over))) wrong(r, "expand_v", "a whole multiple of expand_k", v);
                              r.model.expand_v = int64_t(over);
                            },
                            [=](const ModelConfig& m) { return double(m.expand_v) * expand_k; }},
                        same_heads("num_kv_heads"), only("feature_map", nullptr), only("use_output_gate", true), only("elementwise_affine", true),
-                       norm_eps(1e-6)})
+                       only("fuse_norm", true), norm_eps(1e-6)})  // unfused, FLA gives a norm another name
     keys.push_back(k);
   if (convolutions) {
     keys.push_back(size("conv_size", &ModelConfig::conv_width, 4));
@@ -443,7 +445,8 @@ std::string write_foreign_config(const ModelConfig& given, const ForeignWish& wi
   out["model_type"] = format->model_type;
   out["architectures"] = {format->architecture};
   out["dtype"] = wish.dtype;
-  if (wish.eod >= 0) out["bos_token_id"] = out["eos_token_id"] = wish.eod;
+  for (const char* id : {"bos_token_id", "eos_token_id"})
+    if (wish.eod >= 0 && !origin.contains(id)) out[id] = wish.eod;
   const std::string text = out.dump(2) + "\n";
 
   const ForeignConfig back = read_foreign_config(text, "convert: config.json", {.post = model.post, .data_dependent = model.post_options.data_dependent});

@@ -35,7 +35,7 @@ struct ForeignWish {
   std::string dialect;
   std::string dtype = "float32";
   std::string origin = "";  // another config.json of this model: its carried keys keep their values
-  int64_t eod = -1;         // the tokenizer's end of a document; -1: unknown
+  int64_t eod = -1;         // the tokenizer's end of a document, for ids that the origin does not give; -1: unknown
 };
 // What the dialect cannot say, or computes differently, is refused by name (78).
 std::string write_foreign_config(const ModelConfig& model, const ForeignWish& wish);

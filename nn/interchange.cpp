@@ -253,6 +253,8 @@ ForeignCheckpoint read_foreign(const Path& directory) {
   check(facts.post || c.config.dialect == "fla" || (arch != "gla" && arch != "retnet"), Exit::bad_data,
         "{}: config.json says {}; the tensors have no spectrum (A_log_base): a baseline has model_type {}", directory.string(),
         c.config.model_type, arch);
+  check(c.config.model.layers <= int64_t(stored.size()), Exit::bad_data, "{}: config.json says {} layers; there are {} tensors", directory.string(),
+        c.config.model.layers, stored.size());
   c.tensors = fitted(c.config.model, directory, stored, names_of(c.config.dialect, arch), c.config.idle_ffn);
   return c;
 }

@@ -233,7 +233,7 @@ TEST_CASE("interchange: what we cannot compute is refused by key and value") {
   refused("post", "mamba2", false, "hidden_act", "gelu", "hidden_act must be \"silu\" (taper has nothing else); got \"gelu\"");
   refused("post", "mamba2", false, "expand", 3, "expand must be 2 (taper has nothing else); got 3");
   refused("post", "mamba2", false, "time_step_limit", {0.1, 1.0}, "time_step_limit must be [0.0,{\"__float__\":\"Infinity\"}] (taper has nothing else); got [0.1,1.0]");
-  refused("post", "mamba2", false, "hidden_size", "16", "hidden_size must be a whole number >= 1; got \"16\"");
+  refused("post", "mamba2", false, "hidden_size", "16", "hidden_size must be a whole number from 1 to 1048576; got \"16\"");
   refused("post", "mamba2", false, "norm_eps", 0, "norm_eps must be a number > 0; got 0");
   refused("post", "mamba2", true, "use_post", false, "use_post = false contradicts the tensors, which are those of PoST (a spectrum)", Exit::bad_data);
   refused("post", "mamba2", false, "use_post", true, "use_post = true contradicts the tensors, which are those of the baseline (no spectrum)", Exit::bad_data);
@@ -249,6 +249,7 @@ TEST_CASE("interchange: what we cannot compute is refused by key and value") {
   refused("fla", "gla", false, "expand_v", 0.75, "expand_v must be a whole multiple of expand_k; got 0.75");
   refused("fla", "gla", false, "clamp_min", -5, "clamp_min must be null");
   refused("fla", "gla", false, "hidden_ratio", "x", "hidden_ratio must be a number > 0; got \"x\"");
+  refused("fla", "gla", false, "fuse_norm", false, "fuse_norm must be true");
   refused("fla", "gla", false, "use_short_conv", 3, "use_short_conv must be true or false; got 3");
   refused("fla", "retnet", false, "use_short_conv", true, "use_short_conv must be false");
   refused("fla", "rwkv7", false, "norm_first", false, "norm_first must be true");
@@ -302,6 +303,8 @@ TEST_CASE("interchange: tensors that are wrong, missing or surplus are named, al
                "\"layers.1.norm.weight\" must be floats [16]; it is F32 [2,8]; \"norm_f.weight\" is missing; \"norm_g.weight\" is surplus", read);
   set(dir, "num_hidden_layers", 3);
   expect_error(Exit::bad_data, "; and ", read);
+  set(dir, "num_hidden_layers", 1000000);
+  expect_error(Exit::bad_data, "m: config.json says 1000000 layers; there are 19 tensors", read);
   set(dir, "num_hidden_layers", 2);
 
   some = all;
