@@ -205,10 +205,9 @@ struct Chunk {
 
   // gap = exp of the sum of log_a over the blocks [first,last).
   const T* between(int64_t first, int64_t last) {
-    std::vector<double>::const_iterator total = sum.begin() + first * width;
-    for (int64_t c = 0; c < width; ++c, ++total) {
+    for (int64_t c = 0; c < width; ++c) {
       double s = 0;
-      for (int64_t b = 0; b < last - first; ++b) s += total[b * width];
+      for (int64_t b = first; b < last; ++b) s += sum[size_t(b * width + c)];
       gap[size_t(c)] = math::exp(T(s));
     }
     return gap.data();
