@@ -55,14 +55,16 @@ Json spectrum_info(const LanguageModel& model) {
   return layers;
 }
 
-// One "key: value" line each; layers as a table of heads, slowest first.
+// One "key: value" line each; layers as a table of heads or channels, slowest first.
 void print_plain(const Json& info) {
   for (const auto& [key, value] : info.items()) {
     if (key == "layers_learned") {
       for (size_t layer = 0; layer < value.size(); ++layer)
         for (const char* what : {"time_constant", "alpha"}) {
-          fmt::print("layer {} {}:", layer, what);
-          for (double x : value[layer][what]) fmt::print(" {:.4g}", x);
+          const Json& all = value[layer][what];
+          const size_t shown = std::min<size_t>(all.size(), 64);  // of many channels, evenly spaced ones
+          fmt::print("layer {} {}{}:", layer, what, shown < all.size() ? fmt::format(" ({} of {} channels)", shown, all.size()) : "");
+          for (size_t i = 0; i < shown; ++i) fmt::print(" {:.4g}", all[i * (all.size() - 1) / std::max<size_t>(1, shown - 1)].get<double>());
           fmt::print("\n");
         }
     } else if (key == "kernels") {

@@ -56,7 +56,9 @@ TEST_CASE("info: parameter counts are the specification's") {
   counts("mamba2_post_880m", "50280", "780148992");
   counts("mamba2_1.5b", "128256", "1503435776");
   counts("mamba2_post_1.5b", "50280", "1343740928");
-  refuses(s, {"info", "--preset", "mamba3"}, 78, "model: no preset is called 'mamba3'; there are mamba2_180m, ");
+  counts("rwkv7_post_180m", "128256", "188881152");
+  counts("retnet_440m", "50280", "366130176");
+  refuses(s, {"info", "--preset", "mamba3"}, 78, "model: no preset is called 'mamba3'; there are ARCH_SIZE and ARCH_post_SIZE with ARCH of mamba2, rwkv7, ");
   refuses(s, {"info", "--preset", "mamba2_180m"}, 2, "info: a vocabulary is wanted to count parameters; give --vocab N");
   const Ended build = run(s, {"info", "--json"});
   CHECK(build.out.find("\"ssd_scan.forward\"") != std::string::npos);
