@@ -22,14 +22,25 @@ Var leaf(Tape& tape, const Parameter& p) {
   return p.trainable ? tape.leaf(p.name, p.value) : constant(p.value);
 }
 
+Draw fill_each(std::function<double(const Random& random, uint64_t index)> value) {
+  return [value](const Random& random, uint64_t first, std::span<double> values) {
+    for (size_t i = 0; i < values.size(); ++i) values[i] = value(random, first + i);
+  };
+}
 Draw fill_constant(double value) {
-  return [value](const Random&, uint64_t) { return value; };
+  return [value](const Random&, uint64_t, std::span<double> values) { std::ranges::fill(values, value); };
 }
 Draw fill_normal(double deviation) {
-  return [deviation](const Random& random, uint64_t i) { return deviation * random.normal(i); };
+  return [deviation](const Random& random, uint64_t first, std::span<double> values) {
+    for (size_t i = 0; i < values.size(); i += 2) {
+      const auto [a, b] = random.normal_pair((first + i) / 2);
+      values[i] = deviation * a;
+      if (i + 1 < values.size()) values[i + 1] = deviation * b;
+    }
+  };
 }
 Draw fill_uniform(double low, double high) {
-  return [low, high](const Random& random, uint64_t i) { return low + (high - low) * random.uniform(i); };
+  return fill_each([low, high](const Random& random, uint64_t i) { return low + (high - low) * random.uniform(i); });
 }
 
 Init Init::in(std::string_view name) const {
@@ -51,7 +62,9 @@ Parameter Init::make(std::string_view name, const Shape& shape, const Draw& draw
     for (int64_t at = 0; at < n; at += piece) {
       const int64_t count = std::min(piece, n - at);
       parallel_for(count, 1 << 12, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) values[size_t(i)] = T(Acc<T>(draw(random, uint64_t(at + i))));
+        std::vector<double> drawn(size_t(end - begin));
+        draw(random, uint64_t(at + begin), drawn);
+        for (int64_t i = begin; i < end; ++i) values[size_t(i)] = T(Acc<T>(drawn[size_t(i - begin)]));
       });
       device_->upload(p.value.data<T>() + at, values.data(), size_t(count) * sizeof(T));
     }
@@ -67,7 +80,7 @@ Parameter Init::make_orthogonal(std::string_view name, int64_t rows, int64_t col
   const Random random(seed_, p.name);
   std::vector<double> values(size_t(rows * columns));
   parallel_for(int64_t(values.size()), 1 << 12, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) values[size_t(i)] = random.normal(uint64_t(i));
+    fill_normal(1)(random, uint64_t(begin), std::span(values).subspan(size_t(begin), size_t(end - begin)));
   });
   orthogonalize(values, rows, columns);
   for (double& x : values) x *= gain;

@@ -1,6 +1,7 @@
 // Parameter: a tensor that training changes, under the name its checkpoint uses. Init makes them.
 #pragma once
 #include <functional>
+#include <span>
 #include <string>
 
 #include "autograd/tape.h"
@@ -21,9 +22,10 @@ struct Parameter {
 // The parameter as a leaf of the tape (one leaf however often it is used), or a constant.
 Var leaf(Tape& tape, const Parameter& p);
 
-// How one element of a new parameter is drawn, from its index. The stream depends on the seed and
+// How elements first, first + 1, ... of a new parameter are drawn; first is even. The stream depends on the seed and
 // the parameter's name only, never on the order of construction.
-using Draw = std::function<double(const class Random& random, uint64_t index)>;
+using Draw = std::function<void(const class Random& random, uint64_t first, std::span<double> values)>;
+Draw fill_each(std::function<double(const Random& random, uint64_t index)> value);
 Draw fill_constant(double value);
 Draw fill_normal(double deviation);
 Draw fill_uniform(double low, double high);

@@ -31,7 +31,7 @@ double to_parameter(const ModelConfig& c, double rate) {
 
 // log of a rate drawn evenly from (0, 16) (specification 1.1).
 Draw fill_a_log() {
-  return [](const Random& random, uint64_t i) { return std::log(16 * random.uniform(i)); };
+  return fill_each([](const Random& random, uint64_t i) { return std::log(16 * random.uniform(i)); });
 }
 
 }  // namespace
@@ -64,10 +64,10 @@ Tensor even_exponents(Device& device, int64_t N, Dtype dtype) {
 double inverse_softplus(double y) { return y + std::log(-std::expm1(-y)); }
 
 Draw fill_dt_bias() {
-  return [](const Random& random, uint64_t i) {
+  return fill_each([](const Random& random, uint64_t i) {
     const double drawn = std::exp(std::log(0.001) + random.uniform(i) * (std::log(0.1) - std::log(0.001)));
     return inverse_softplus(std::max(drawn, 1e-4));
-  };
+  });
 }
 
 HeadDecay::HeadDecay(const ModelConfig& config, const Init& init, const char* delta_name, const Tensor& fixed)

@@ -49,14 +49,15 @@ class Random {
   constexpr uint64_t below(uint64_t index, uint64_t n) const {
     return uint64_t((unsigned __int128)(bits(index)) * n >> 64);
   }
-  // Standard normal by Box-Muller; indices 2i and 2i+1 share one block.
-  double normal(uint64_t index) const {
-    const auto b = block(index >> 1);
+  // Two standard normals by Box-Muller: those of indices 2 pair and 2 pair + 1.
+  std::array<double, 2> normal_pair(uint64_t pair) const {
+    const auto b = block(pair);
     const double u = (double((uint64_t(b[1]) << 32 | b[0]) >> 12) + 0.5) * 0x1p-52;
     const double v = (double((uint64_t(b[3]) << 32 | b[2]) >> 12) + 0.5) * 0x1p-52;
     const double r = std::sqrt(-2 * std::log(u)), phi = 2 * std::numbers::pi * v;
-    return index & 1 ? r * std::sin(phi) : r * std::cos(phi);
+    return {r * std::cos(phi), r * std::sin(phi)};
   }
+  double normal(uint64_t index) const { return normal_pair(index >> 1)[index & 1]; }
 
  private:
   uint64_t seed_, purpose_;

@@ -21,7 +21,7 @@ double zigzag(uint64_t n, int64_t K) {
 
 using Value = std::function<double(uint64_t n)>;
 Draw fill_channels(Value value) {
-  return [value](const Random&, uint64_t n) { return value(n); };
+  return fill_each([value](const Random&, uint64_t n) { return value(n); });
 }
 Draw fill_mix(int64_t D, double power) {  // 1 - (n/D)^power
   return fill_channels([=](uint64_t n) { return 1 - std::pow(double(n) / double(D), power); });

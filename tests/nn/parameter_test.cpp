@@ -98,7 +98,7 @@ TEST_CASE("fills have the moments they promise") {
 
 TEST_CASE("every element is drawn from its own index, across pieces") {
   const Parameter p =
-      Init(5, cpu(), Dtype::f64).make("i", {(1 << 20) + 7}, [](const Random&, uint64_t i) { return double(i); });
+      Init(5, cpu(), Dtype::f64).make("i", {(1 << 20) + 7}, fill_each([](const Random&, uint64_t i) { return double(i); }));
   const std::vector<double> x = to_doubles(p.value);
   bool all = true;
   for (size_t i = 0; i < x.size(); ++i) all = all && x[i] == double(i);
@@ -107,7 +107,7 @@ TEST_CASE("every element is drawn from its own index, across pieces") {
 
 TEST_CASE("a plan draws nothing") {
   int64_t calls = 0;
-  const Draw counting = [&](const Random&, uint64_t) { return double(++calls); };
+  const Draw counting = fill_each([&](const Random&, uint64_t) { return double(++calls); });
   const Parameter p = Init(1, open_device("plan"), Dtype::f32).make("w", {1 << 20, 1 << 20}, counting);
   CHECK(calls == 0);
   CHECK(p.value.numel() == int64_t(1) << 40);
