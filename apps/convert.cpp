@@ -46,10 +46,12 @@ Source read_theirs(const Path& path, bool lenient) {
   const std::vector<std::string>& unknown = c.config.unknown;
   if (!unknown.empty()) {
     std::string names;
-    for (size_t i = 0; i < std::min<size_t>(unknown.size(), 5); ++i) names += (i ? ", " : "") + Json(unknown[i]).dump(-1, ' ', true).substr(0, 60);
+    for (size_t i = 0; i < std::min<size_t>(unknown.size(), 5); ++i)
+      names += (i ? ", " : "") + Json(unknown[i]).dump(-1, ' ', true).substr(0, 60);
     if (unknown.size() > 5) names += fmt::format(" and {} more", unknown.size() - 5);
-    const std::string message = fmt::format("{}/config.json: {} {} no key{} of {} that taper knows", path.string(), names,
-                                            unknown.size() == 1 ? "is" : "are", unknown.size() == 1 ? "" : "s", c.config.model_type);
+    const std::string message =
+        fmt::format("{}/config.json: {} {} no key{} of {} that taper knows", path.string(), names,
+                    unknown.size() == 1 ? "is" : "are", unknown.size() == 1 ? "" : "s", c.config.model_type);
     check(lenient, Exit::bad_config, "{}; what it means for the model is not known; --lenient carries it along", message);
     fmt::print(stderr, "taper: warning: {}; carried along, where the dialect stays {}\n", message, c.config.dialect);
   }
@@ -63,7 +65,8 @@ Source read_source(const Options& o) {
   const Path path = o.path;
   std::error_code error;
   check(fs::exists(path, error), Exit::no_input, "{}: no such checkpoint", o.path);
-  check(fs::is_directory(path, error), Exit::no_input, "{}: a directory with config.json and model.safetensors is wanted; this is a file", o.path);
+  check(fs::is_directory(path, error), Exit::no_input,
+        "{}: a directory with config.json and model.safetensors is wanted; this is a file", o.path);
   if (fs::exists(path / "manifest.json", error) || fs::exists(path / "checkpoints", error)) return read_ours(path);
   check(fs::exists(path / "config.json", error), Exit::no_input,
         "{}: holds no checkpoint; config.json with model.safetensors, or a run or checkpoint of taper, is wanted", o.path);
@@ -106,12 +109,14 @@ void write_ours(const Path& out, Source& s, const Tokenizer* tokenizer) {
   if (!s.text.empty()) state["origin"] = s.text;
 
   DirectoryWriter writer(out);
-  save_checkpoint(writer.temporary() / "checkpoints", {.step = 0, .parameters = parameters, .optimizer = optimizer, .state = state.dump(2) + "\n"}, 1);
+  save_checkpoint(writer.temporary() / "checkpoints",
+                  {.step = 0, .parameters = parameters, .optimizer = optimizer, .state = state.dump(2) + "\n"}, 1);
   write_file(writer.temporary() / "config.toml", write_config(c));
   writer.commit();
 }
 
-void write_theirs(const Path& out, const std::string& config, const std::vector<RawTensor>& tensors, const std::map<std::string, std::string>& metadata) {
+void write_theirs(const Path& out, const std::string& config, const std::vector<RawTensor>& tensors,
+                  const std::map<std::string, std::string>& metadata) {
   DirectoryWriter writer(out);
   write_safetensors(writer.temporary() / "model.safetensors", tensors, metadata);
   write_file(writer.temporary() / "config.json", config);
@@ -120,16 +125,18 @@ void write_theirs(const Path& out, const std::string& config, const std::vector<
 
 int convert(const Options& o, const Common& common) {
   std::error_code error;
-  check(!fs::exists(o.out, error) || fs::is_empty(o.out, error), Exit::cannot_create, "{}: exists; name a directory that does not", o.out);
+  check(!fs::exists(o.out, error) || fs::is_empty(o.out, error), Exit::cannot_create,
+        "{}: exists; name a directory that does not", o.out);
   Source s = read_source(o);
   const ModelConfig& model = s.config.model;
   const int64_t rows = rounded_up(model.vocab, model.vocab_multiple);
   std::unique_ptr<Tokenizer> tokenizer;
   if (!o.tokenizer.empty() || !s.config.data.tokenizer.empty()) {
     tokenizer = open_tokenizer(o.tokenizer.empty() ? s.config.data.tokenizer : o.tokenizer);
-    check(tokenizer->vocab() <= rows, Exit::bad_config, "convert: tokenizer {} has {} tokens; the model's vocabulary has {}", tokenizer->identity(),
-          tokenizer->vocab(), rows);
-  } else if (auto bytes = open_tokenizer("bytes"); rounded_up(bytes->vocab(), model.vocab_multiple) == rows && s.dialect != "taper" && o.to == "taper") {
+    check(tokenizer->vocab() <= rows, Exit::bad_config, "convert: tokenizer {} has {} tokens; the model's vocabulary has {}",
+          tokenizer->identity(), tokenizer->vocab(), rows);
+  } else if (auto bytes = open_tokenizer("bytes");
+             rounded_up(bytes->vocab(), model.vocab_multiple) == rows && s.dialect != "taper" && o.to == "taper") {
     tokenizer = std::move(bytes);
   }
 
@@ -144,21 +151,31 @@ int convert(const Options& o, const Common& common) {
   } else if (s.dialect == o.to) {
     write_theirs(o.out, s.text, stored, s.files->metadata());
   } else {
-    const ForeignFiles files = in_dialect(model, s.tensors, {.dialect = o.to, .dtype = dtype_word(s.tensors), .origin = s.text,
-                                                             .eod = tokenizer ? tokenizer->eod() : -1});
+    const ForeignFiles files =
+        in_dialect(model, s.tensors,
+                   {.dialect = o.to, .dtype = dtype_word(s.tensors), .origin = s.text, .eod = tokenizer ? tokenizer->eod() : -1});
     write_theirs(o.out, files.config, files.tensors, {});
   }
 
   int64_t parameters = 0;
   for (const RawTensor& t : s.tensors) parameters += t.shape.numel();
-  const Json record = {{"out", o.out},       {"from", s.dialect},  {"to", o.to},      {"arch", model.arch},
-                       {"post", model.post}, {"tensors", s.tensors.size()}, {"parameters", parameters}, {"dtype", dtype_word(s.tensors)}};
+  const Json record = {{"out", o.out},
+                       {"from", s.dialect},
+                       {"to", o.to},
+                       {"arch", model.arch},
+                       {"post", model.post},
+                       {"tensors", s.tensors.size()},
+                       {"parameters", parameters},
+                       {"dtype", dtype_word(s.tensors)}};
   if (o.to == "taper" && !tokenizer)
-    fmt::print(stderr, "taper: warning: no tokenizer is known for a vocabulary of {}; to evaluate or generate text, convert with --tokenizer\n", rows);
+    fmt::print(
+        stderr,
+        "taper: warning: no tokenizer is known for a vocabulary of {}; to evaluate or generate text, convert with --tokenizer\n",
+        rows);
   if (common.json) fmt::print("{}\n", record.dump());
   else
-    fmt::print("{}: {}{} from {} to {}, {} tensors, {} parameters, {}\n", o.out, model.arch, model.post ? " + PoST" : "", s.dialect, o.to,
-               s.tensors.size(), parameters, dtype_word(s.tensors));
+    fmt::print("{}: {}{} from {} to {}, {} tensors, {} parameters, {}\n", o.out, model.arch, model.post ? " + PoST" : "",
+               s.dialect, o.to, s.tensors.size(), parameters, dtype_word(s.tensors));
   return 0;
 }
 
@@ -172,7 +189,8 @@ void convert_command(CLI::App& program, Common& common) {
       ->required()
       ->check(CLI::IsMember({"taper", "post", "fla"}));
   app.add_option("--out", o->out, "The directory to write; it must not exist")->required();
-  app.add_option("--dtype", o->dtype, "f32 or bf16, in which decays stay f32 (as they are)")->check(CLI::IsMember({"f32", "bf16"}));
+  app.add_option("--dtype", o->dtype, "f32 or bf16, in which decays stay f32 (as they are)")
+      ->check(CLI::IsMember({"f32", "bf16"}));
   app.add_option("--tokenizer", o->tokenizer, "The model's tokenizer (bytes, where the vocabulary is that of bytes)");
   app.add_flag("--lenient", o->lenient, "Carry keys of config.json along that are not known");
   app.callback([=, &common] { common.chosen = [=, &common] { return convert(*o, common); }; });

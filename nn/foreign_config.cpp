@@ -25,7 +25,7 @@ struct Reading {
 
 struct Key {
   std::string name;
-  Json missing;  // what a key that is not there means; discarded: it must be there
+  Json missing;                                                // what a key that is not there means; discarded: it must be there
   std::function<void(const Reading&, const Json&)> read = {};  // none: carried along
   std::function<Json(const ModelConfig&)> write = {};          // none: `missing`
   bool written = true;                                         // false: another spelling, only read
@@ -48,7 +48,8 @@ constexpr int64_t largest = 1 << 20;  // of a size: no product of three overflow
 
 int64_t whole(const Reading& r, const std::string& key, const Json& value, int64_t most = largest) {
   const double x = value.is_number() ? value.get<double>() : 0;
-  if (!(x >= 1 && x <= double(most) && x == std::floor(x))) wrong(r, key, fmt::format("a whole number from 1 to {}", most), value);
+  if (!(x >= 1 && x <= double(most) && x == std::floor(x)))
+    wrong(r, key, fmt::format("a whole number from 1 to {}", most), value);
   return int64_t(x);
 }
 
@@ -70,8 +71,7 @@ Key spelled(Key key) {
 
 // null: left to completed().
 Key size(const char* name, int64_t ModelConfig::*field, Json missing = required, int64_t most = largest) {
-  return {name, missing,
-          [=](const Reading& r, const Json& v) { r.model.*field = v.is_null() ? 0 : whole(r, name, v, most); },
+  return {name, missing, [=](const Reading& r, const Json& v) { r.model.*field = v.is_null() ? 0 : whole(r, name, v, most); },
           [=](const ModelConfig& m) { return m.*field; }};
 }
 Key flag(const char* name, bool ModelConfig::*field, Json missing) {
@@ -115,8 +115,10 @@ Key ffn(const char* name, double usual_ratio, std::function<int64_t(int64_t D, d
   return {name, nullptr,
           [=](const Reading& r, const Json& v) {
             const Json ratio = r.all.value("hidden_ratio", Json(usual_ratio));
-            if (!ratio.is_null() && !(ratio.is_number() && ratio.get<double>() > 0)) wrong(r, "hidden_ratio", "a number > 0", ratio);
-            r.model.ffn_width = v.is_null() ? formula(r.model.d_model, ratio.is_null() ? 4 : ratio.get<double>()) : whole(r, name, v);
+            if (!ratio.is_null() && !(ratio.is_number() && ratio.get<double>() > 0))
+              wrong(r, "hidden_ratio", "a number > 0", ratio);
+            r.model.ffn_width =
+                v.is_null() ? formula(r.model.d_model, ratio.is_null() ? 4 : ratio.get<double>()) : whole(r, name, v);
           },
           [](const ModelConfig& m) { return m.ffn_width; }};
 }
@@ -124,16 +126,25 @@ int64_t swiglu_width(int64_t D, double ratio) { return rounded_up(int64_t(double
 int64_t channel_mix_width(int64_t D, double ratio) { return rounded_up(int64_t(double(D) * ratio), 32); }
 
 Keys generic() {
-  return {carried("architectures", nullptr), carried("model_type", nullptr), carried("dtype", nullptr), spelled(carried("torch_dtype", nullptr)),
-          spelled(carried("transformers_version", nullptr)), spelled(carried("_name_or_path", nullptr)), spelled(carried("auto_map", nullptr)),
-          spelled(carried("tokenizer_class", nullptr)), carried("use_cache", true), carried("bos_token_id", 1), carried("eos_token_id", 2)};
+  return {carried("architectures", nullptr),
+          carried("model_type", nullptr),
+          carried("dtype", nullptr),
+          spelled(carried("torch_dtype", nullptr)),
+          spelled(carried("transformers_version", nullptr)),
+          spelled(carried("_name_or_path", nullptr)),
+          spelled(carried("auto_map", nullptr)),
+          spelled(carried("tokenizer_class", nullptr)),
+          carried("use_cache", true),
+          carried("bos_token_id", 1),
+          carried("eos_token_id", 2)};
 }
 Keys fused(bool l2warp = false) {
   return {carried("initializer_range", 0.02), carried("fuse_norm", true), carried("fuse_cross_entropy", true),
           carried("fuse_linear_cross_entropy", false), carried("use_l2warp", l2warp)};
 }
 Keys attention_fla() {  // what FLA's own models share
-  return {carried("pad_token_id", nullptr), carried("attn_mode", "chunk"), carried("max_position_embeddings", 2048), only("attn", nullptr)};
+  return {carried("pad_token_id", nullptr), carried("attn_mode", "chunk"), carried("max_position_embeddings", 2048),
+          only("attn", nullptr)};
 }
 // +PoST, and whether it is there.
 Keys post_keys() {
@@ -142,13 +153,16 @@ Keys post_keys() {
            [](const Reading& r, const Json& v) {
              if (v.is_null()) return;
              if (!v.is_boolean()) wrong(r, "use_post", "true or false", v);
-             check(v.get<bool>() == r.model.post, Exit::bad_data, "{}: use_post = {} contradicts the tensors, which are those of {}", r.who,
-                   shown(v), r.model.post ? "PoST (a spectrum)" : "the baseline (no spectrum)");
+             check(v.get<bool>() == r.model.post, Exit::bad_data,
+                   "{}: use_post = {} contradicts the tensors, which are those of {}", r.who, shown(v),
+                   r.model.post ? "PoST (a spectrum)" : "the baseline (no spectrum)");
            },
            [](const ModelConfig& m) { return m.post; }}};
 }
 Keys reference_head() {  // post_gated_deltanet and rwkv7_post
-  return {vocabulary(), size("pad_vocab_size_multiple", &ModelConfig::vocab_multiple, 16), flag("tie_word_embeddings", &ModelConfig::tied_head, true),
+  return {vocabulary(),
+          size("pad_vocab_size_multiple", &ModelConfig::vocab_multiple, 16),
+          flag("tie_word_embeddings", &ModelConfig::tied_head, true),
           {"tie_embeddings", nullptr,
            [](const Reading& r, const Json& v) {
              if (!v.is_null() && v != Json(r.model.tied_head)) wrong(r, "tie_embeddings", "as tie_word_embeddings", v);
@@ -161,25 +175,45 @@ Keys mamba2(bool fla) {
   const auto limit = [](const char* name) { return only(name, {0.0, infinity}); };
   Keys keys{size("hidden_size", &ModelConfig::d_model, fla ? Json(2048) : required),
             size("num_hidden_layers", &ModelConfig::layers, fla ? Json(48) : required),
-            size("head_dim", &ModelConfig::head_dim, 64), heads_to_fill(2, nullptr), size("state_size", &ModelConfig::d_state, 128),
-            only("expand", 2), size("conv_kernel", &ModelConfig::conv_width, 4), only("n_groups", 1), carried("chunk_size", 256),
-            only("use_bias", false), only("use_conv_bias", true), only("hidden_act", "silu", "swish"), norm_eps(1e-5), only("rms_norm", true),
-            carried("rescale_prenorm_residual", true), carried("residual_in_fp32", true),
-            {"time_step_rank", nullptr, {}, [](const ModelConfig& m) { return (m.d_model + 15) / 16; }}, carried("time_step_min", 0.001),
-            carried("time_step_max", 0.1), carried("time_step_floor", 1e-4), limit("time_step_limit"),
-            vocabulary(fla ? Json(32000) : required), flag("tie_word_embeddings", &ModelConfig::tied_head, !fla), carried("pad_token_id", 0)};
+            size("head_dim", &ModelConfig::head_dim, 64),
+            heads_to_fill(2, nullptr),
+            size("state_size", &ModelConfig::d_state, 128),
+            only("expand", 2),
+            size("conv_kernel", &ModelConfig::conv_width, 4),
+            only("n_groups", 1),
+            carried("chunk_size", 256),
+            only("use_bias", false),
+            only("use_conv_bias", true),
+            only("hidden_act", "silu", "swish"),
+            norm_eps(1e-5),
+            only("rms_norm", true),
+            carried("rescale_prenorm_residual", true),
+            carried("residual_in_fp32", true),
+            {"time_step_rank", nullptr, {}, [](const ModelConfig& m) { return (m.d_model + 15) / 16; }},
+            carried("time_step_min", 0.001),
+            carried("time_step_max", 0.1),
+            carried("time_step_floor", 1e-4),
+            limit("time_step_limit"),
+            vocabulary(fla ? Json(32000) : required),
+            flag("tie_word_embeddings", &ModelConfig::tied_head, !fla),
+            carried("pad_token_id", 0)};
   if (fla)  // as FLA has renamed and added them since
     for (const Key& k : {only("rmsnorm", true), only("norm_before_gate", false), only("D_has_hdim", false), limit("dt_limit"),
-                         carried("dt_min", 0.001), carried("dt_max", 0.1), carried("dt_init_floor", 1e-4), carried("conv_init", nullptr),
-                         carried("A_init_range", nullptr)})
+                         carried("dt_min", 0.001), carried("dt_max", 0.1), carried("dt_init_floor", 1e-4),
+                         carried("conv_init", nullptr), carried("A_init_range", nullptr)})
       keys.push_back(spelled(k));
   return keys;
 }
 
 Keys gdn_post() {
-  return {size("d_model", &ModelConfig::d_model), size("n_layer", &ModelConfig::layers), size("num_heads", &ModelConfig::heads),
-          size("head_dim", &ModelConfig::head_dim, nullptr), size("expand_v", &ModelConfig::expand_v, 2),
-          flag("use_gate", &ModelConfig::output_gate, true), only("use_short_conv", true), size("conv_size", &ModelConfig::conv_width, 4),
+  return {size("d_model", &ModelConfig::d_model),
+          size("n_layer", &ModelConfig::layers),
+          size("num_heads", &ModelConfig::heads),
+          size("head_dim", &ModelConfig::head_dim, nullptr),
+          size("expand_v", &ModelConfig::expand_v, 2),
+          flag("use_gate", &ModelConfig::output_gate, true),
+          only("use_short_conv", true),
+          size("conv_size", &ModelConfig::conv_width, 4),
           norm_eps(1e-5)};
 }
 
@@ -189,15 +223,20 @@ Keys ranks(Json decay, Json gate, Json a, Json v) {
 }
 
 Keys rwkv7_post() {
-  Keys keys{size("d_model", &ModelConfig::d_model), size("n_layer", &ModelConfig::layers), size("head_dim", &ModelConfig::head_dim, 64),
-            heads_to_fill(1, nullptr), carried("hidden_ratio", 4.0), ffn("dim_ffn", 4, channel_mix_width), norm_eps(1e-5)};
+  Keys keys{size("d_model", &ModelConfig::d_model),
+            size("n_layer", &ModelConfig::layers),
+            size("head_dim", &ModelConfig::head_dim, 64),
+            heads_to_fill(1, nullptr),
+            carried("hidden_ratio", 4.0),
+            ffn("dim_ffn", 4, channel_mix_width),
+            norm_eps(1e-5)};
   for (const Key& k : ranks(nullptr, nullptr, nullptr, nullptr)) keys.push_back(k);
   return keys;
 }
 
 Keys sizes_fla(int64_t layers) {
-  return {size("hidden_size", &ModelConfig::d_model, 2048), size("num_hidden_layers", &ModelConfig::layers, layers), vocabulary(32000),
-          flag("tie_word_embeddings", &ModelConfig::tied_head, false)};
+  return {size("hidden_size", &ModelConfig::d_model, 2048), size("num_hidden_layers", &ModelConfig::layers, layers),
+          vocabulary(32000), flag("tie_word_embeddings", &ModelConfig::tied_head, false)};
 }
 
 Keys rwkv7_fla() {
@@ -210,7 +249,8 @@ Keys rwkv7_fla() {
   keys.push_back({"value_dim", nullptr,
                   [](const Reading& r, const Json& v) {  // of each layer
                     const Json D = r.model.d_model;
-                    const bool same = v.is_null() || v == D || (v.is_array() && v == Json(std::vector<int64_t>(size_t(r.model.layers), r.model.d_model)));
+                    const bool same = v.is_null() || v == D ||
+                                      (v.is_array() && v == Json(std::vector<int64_t>(size_t(r.model.layers), r.model.d_model)));
                     if (!same) wrong(r, "value_dim", "hidden_size in every layer", v);
                   },
                   [](const ModelConfig& m) { return std::vector<int64_t>(size_t(m.layers), m.d_model); }});
@@ -225,8 +265,9 @@ Keys swiglu_fla(double ratio) {
 Keys gdn_fla() {
   Keys keys = sizes_fla(21);
   for (const Key& k : {size("num_heads", &ModelConfig::heads, 6), size("head_dim", &ModelConfig::head_dim, 256),
-                       size("expand_v", &ModelConfig::expand_v, 2), same_heads("num_v_heads"), flag("use_gate", &ModelConfig::output_gate, true),
-                       only("use_short_conv", true), only("allow_neg_eigval", false), size("conv_size", &ModelConfig::conv_width, 4), norm_eps(1e-6)})
+                       size("expand_v", &ModelConfig::expand_v, 2), same_heads("num_v_heads"),
+                       flag("use_gate", &ModelConfig::output_gate, true), only("use_short_conv", true),
+                       only("allow_neg_eigval", false), size("conv_size", &ModelConfig::conv_width, 4), norm_eps(1e-6)})
     keys.push_back(k);
   for (Key k : swiglu_fla(4)) {
     if (k.name == "intermediate_size") {
@@ -245,16 +286,18 @@ Keys gdn_fla() {
 // FLA's expand_k and expand_v are widths over d_model; ours are K from the heads, and V over K.
 Keys linear_attention(double expand_k, double expand_v, int64_t usual_heads, double ratio, bool convolutions) {
   Keys keys = sizes_fla(24);
-  for (const Key& k : {size("num_heads", &ModelConfig::heads, usual_heads), only("expand_k", expand_k),
-                       Key{"expand_v", expand_v,
-                           [=](const Reading& r, const Json& v) {
-                             const double over = v.is_number() ? v.get<double>() / expand_k : 0;
-                             if (!(over >= 1 && over <= double(largest) && over == std::floor(over))) wrong(r, "expand_v", "a whole multiple of expand_k", v);
-                             r.model.expand_v = int64_t(over);
-                           },
-                           [=](const ModelConfig& m) { return double(m.expand_v) * expand_k; }},
-                       same_heads("num_kv_heads"), only("feature_map", nullptr), only("use_output_gate", true), only("elementwise_affine", true),
-                       only("fuse_norm", true), norm_eps(1e-6)})  // unfused, FLA gives a norm another name
+  for (const Key& k :
+       {size("num_heads", &ModelConfig::heads, usual_heads), only("expand_k", expand_k),
+        Key{"expand_v", expand_v,
+            [=](const Reading& r, const Json& v) {
+              const double over = v.is_number() ? v.get<double>() / expand_k : 0;
+              if (!(over >= 1 && over <= double(largest) && over == std::floor(over)))
+                wrong(r, "expand_v", "a whole multiple of expand_k", v);
+              r.model.expand_v = int64_t(over);
+            },
+            [=](const ModelConfig& m) { return double(m.expand_v) * expand_k; }},
+        same_heads("num_kv_heads"), only("feature_map", nullptr), only("use_output_gate", true), only("elementwise_affine", true),
+        only("fuse_norm", true), norm_eps(1e-6)})  // unfused, FLA gives a norm another name
     keys.push_back(k);
   if (convolutions) {
     keys.push_back(size("conv_size", &ModelConfig::conv_width, 4));
@@ -339,7 +382,8 @@ ModelConfig function_of(ModelConfig c) {
   const auto unless = [](bool has, auto& field, auto value) {
     if (!has) field = value;
   };
-  const bool rwkv = c.arch == "rwkv7", mamba = c.arch == "mamba2", gdn = c.arch == "gdn", attention = c.arch == "gla" || c.arch == "retnet";
+  const bool rwkv = c.arch == "rwkv7", mamba = c.arch == "mamba2", gdn = c.arch == "gdn",
+             attention = c.arch == "gla" || c.arch == "retnet";
   if ((mamba || gdn) && c.wiring == "mixer") c.wiring = "lm";
   c.vocab = rows(c);
   c.vocab_multiple = 1;
@@ -375,12 +419,20 @@ std::string model_difference(const ModelConfig& given_a, const ModelConfig& give
   field("post.taper", p.taper, q.taper);
   field("post.position_reference", p.position_reference, q.position_reference);
   field("post.data_dependent", p.data_dependent, q.data_dependent);
-  for (const auto& [name, size] :
-       {std::pair{"d_model", &ModelConfig::d_model}, {"layers", &ModelConfig::layers}, {"heads", &ModelConfig::heads},
-        {"vocab", &ModelConfig::vocab}, {"head_dim", &ModelConfig::head_dim}, {"d_state", &ModelConfig::d_state},
-        {"expand_v", &ModelConfig::expand_v}, {"conv_width", &ModelConfig::conv_width}, {"ffn_width", &ModelConfig::ffn_width},
-        {"decay_rank", &ModelConfig::decay_rank}, {"rate_rank", &ModelConfig::rate_rank}, {"value_rank", &ModelConfig::value_rank},
-        {"gate_rank", &ModelConfig::gate_rank}, {"train_length", &ModelConfig::train_length}})
+  for (const auto& [name, size] : {std::pair{"d_model", &ModelConfig::d_model},
+                                   {"layers", &ModelConfig::layers},
+                                   {"heads", &ModelConfig::heads},
+                                   {"vocab", &ModelConfig::vocab},
+                                   {"head_dim", &ModelConfig::head_dim},
+                                   {"d_state", &ModelConfig::d_state},
+                                   {"expand_v", &ModelConfig::expand_v},
+                                   {"conv_width", &ModelConfig::conv_width},
+                                   {"ffn_width", &ModelConfig::ffn_width},
+                                   {"decay_rank", &ModelConfig::decay_rank},
+                                   {"rate_rank", &ModelConfig::rate_rank},
+                                   {"value_rank", &ModelConfig::value_rank},
+                                   {"gate_rank", &ModelConfig::gate_rank},
+                                   {"train_length", &ModelConfig::train_length}})
     field(name, a.*size, b.*size);
   field("output_gate", a.output_gate, b.output_gate);
   field("tied_head", a.tied_head, b.tied_head);
@@ -411,7 +463,8 @@ ForeignConfig read_foreign_config(const std::string& text, const std::string& wh
       if (!key.read) continue;
       const auto found = all.find(key.name);
       if (found == all.end() && !key.written) continue;
-      check(found != all.end() || !key.missing.is_discarded(), Exit::bad_config, "{}: {} is missing; a {} has it", who, key.name, format->model_type);
+      check(found != all.end() || !key.missing.is_discarded(), Exit::bad_config, "{}: {} is missing; a {} has it", who, key.name,
+            format->model_type);
       key.read(reading, found == all.end() ? key.missing : *found);
     }
   for (const auto& [key, value] : all.items())
@@ -427,11 +480,14 @@ ForeignConfig read_foreign_config(const std::string& text, const std::string& wh
 std::string write_foreign_config(const ModelConfig& given, const ForeignWish& wish) {
   const ModelConfig model = completed(given);
   const std::string name = model.arch + (model.post ? " + PoST" : "");
-  check(model.wiring != "mqar", Exit::bad_config, "convert: {} models of the recall task (model.wiring = \"mqar\") have no form in other programs", name);
-  check(wish.dialect != "fla" || !model.post, Exit::bad_config, "convert: fla has baselines only, this is {}; use --to post", name);
+  check(model.wiring != "mqar", Exit::bad_config,
+        "convert: {} models of the recall task (model.wiring = \"mqar\") have no form in other programs", name);
+  check(wish.dialect != "fla" || !model.post, Exit::bad_config, "convert: fla has baselines only, this is {}; use --to post",
+        name);
   check(wish.dialect != "post" || model.post || (model.arch != "gla" && model.arch != "retnet"), Exit::bad_config,
         "convert: the reference of PoST has no baseline {}; use --to fla", name);
-  const auto format = std::ranges::find_if(formats(), [&](const Format& f) { return f.dialect == wish.dialect && f.arch == model.arch; });
+  const auto format =
+      std::ranges::find_if(formats(), [&](const Format& f) { return f.dialect == wish.dialect && f.arch == model.arch; });
   check(format != formats().end(), "convert: no dialect {} for {}", wish.dialect, model.arch);
 
   const Json origin = wish.origin.empty() ? Json::object() : parse(wish.origin, "convert: the origin's config.json");
@@ -449,9 +505,11 @@ std::string write_foreign_config(const ModelConfig& given, const ForeignWish& wi
     if (wish.eod >= 0 && !origin.contains(id)) out[id] = wish.eod;
   const std::string text = out.dump(2) + "\n";
 
-  const ForeignConfig back = read_foreign_config(text, "convert: config.json", {.post = model.post, .data_dependent = model.post_options.data_dependent});
+  const ForeignConfig back = read_foreign_config(text, "convert: config.json",
+                                                 {.post = model.post, .data_dependent = model.post_options.data_dependent});
   const std::string difference = model_difference(model, back.model);
-  check(difference.empty(), Exit::bad_config, "convert: {} has no way to say all of this {}: {} there", format->model_type, name, difference);
+  check(difference.empty(), Exit::bad_config, "convert: {} has no way to say all of this {}: {} there", format->model_type, name,
+        difference);
   return text;
 }
 

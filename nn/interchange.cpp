@@ -111,7 +111,8 @@ class Fitting {
     std::string list;
     for (size_t i = 0; i < std::min(most, problems_.size()); ++i) list += (i ? "; " : "") + problems_[i];
     if (problems_.size() > most) list += fmt::format("; and {} more", problems_.size() - most);
-    fail(Exit::bad_data, "{}: {} tensor{} not fit {}: {}", path_.string(), problems_.size(), problems_.size() == 1 ? " does" : "s do", what_, list);
+    fail(Exit::bad_data, "{}: {} tensor{} not fit {}: {}", path_.string(), problems_.size(),
+         problems_.size() == 1 ? " does" : "s do", what_, list);
   }
 
  private:
@@ -142,16 +143,18 @@ std::vector<RawTensor> without_x_x(const std::vector<RawTensor>& stored) {
       continue;
     }
     const std::string prefix = t.name.substr(0, t.name.size() - 1);
-    for (int64_t i = 0; i < 6; ++i) tensors.push_back(part(t, i, prefix + "rwkvag"[i], {1, 1, t.shape[1]}));
+    for (int64_t i = 0; i < 6; ++i) tensors.push_back(part(t, i, prefix + "rwkvag" [i], { 1, 1, t.shape[1] }));
   }
   return tensors;
 }
 
-std::vector<RawTensor> fitted(const ModelConfig& given, const Path& path, const std::vector<RawTensor>& stored, const Names& names, int64_t idle_ffn) {
+std::vector<RawTensor> fitted(const ModelConfig& given, const Path& path, const std::vector<RawTensor>& stored,
+                              const Names& names, int64_t idle_ffn) {
   LanguageModel model(given, 0, open_device("plan"));
   const ModelConfig& c = model.config;
-  Fitting fitting(path, stored, fmt::format("{}{} of {} layers, d_model {}, {} heads, vocabulary {}", c.arch, c.post ? " + PoST" : "", c.layers,
-                                            c.d_model, c.heads, c.vocab));
+  Fitting fitting(path, stored,
+                  fmt::format("{}{} of {} layers, d_model {}, {} heads, vocabulary {}", c.arch, c.post ? " + PoST" : "", c.layers,
+                              c.d_model, c.heads, c.vocab));
   std::vector<RawTensor> tensors, heads, idle;
   for (const Parameter* p : model.parameters()) {
     tensors.push_back(fitting.take(their_name(names, p->name), p->value.shape()));
@@ -167,11 +170,12 @@ std::vector<RawTensor> fitted(const ModelConfig& given, const Path& path, const 
   }
   fitting.finish();
   for (const RawTensor& head : heads)
-    check(same_bytes(head, tensors.front()), Exit::bad_data, "{}: {} must equal {} (the head is tied); it differs", path.string(), shown(head.name),
-          shown(their_name(names, "embedding.weight")));
+    check(same_bytes(head, tensors.front()), Exit::bad_data, "{}: {} must equal {} (the head is tied); it differs", path.string(),
+          shown(head.name), shown(their_name(names, "embedding.weight")));
   for (const RawTensor& down : idle)
     check(all_zero(down), Exit::bad_config,
-          "{}: {} must be zero: gdn has no feed-forward layer in taper; here it has one that does something", path.string(), shown(down.name));
+          "{}: {} must be zero: gdn has no feed-forward layer in taper; here it has one that does something", path.string(),
+          shown(down.name));
   return tensors;
 }
 
@@ -185,8 +189,12 @@ TensorFacts facts_of(const std::vector<RawTensor>& tensors) {
 
 // Whose tensors these are, by one that only it has; empty: nobody's.
 std::string arch_of(const std::vector<RawTensor>& tensors) {
-  for (const auto& [end, arch] : {std::pair{".in_proj.weight", "mamba2"}, {".w_lora.lora.0.weight", "rwkv7"}, {".b_proj.weight", "gdn"},
-                                  {".gk_proj.0.weight", "gla"}, {".a_proj.weight", "gla or retnet"}, {".q_proj.weight", "retnet"}})
+  for (const auto& [end, arch] : {std::pair{".in_proj.weight", "mamba2"},
+                                  {".w_lora.lora.0.weight", "rwkv7"},
+                                  {".b_proj.weight", "gdn"},
+                                  {".gk_proj.0.weight", "gla"},
+                                  {".a_proj.weight", "gla or retnet"},
+                                  {".q_proj.weight", "retnet"}})
     if (any(tensors, end)) return arch;
   return "";
 }
@@ -218,7 +226,8 @@ WeightFiles::WeightFiles(const Path& directory) : path_(directory) {
     return;
   }
   const Path index = directory / index_file;
-  const bool pickle = fs::exists(directory / "pytorch_model.bin", error) || fs::exists(directory / "pytorch_model.bin.index.json", error);
+  const bool pickle =
+      fs::exists(directory / "pytorch_model.bin", error) || fs::exists(directory / "pytorch_model.bin.index.json", error);
   check(fs::exists(index, error), Exit::no_input, "{}: {} is missing{}", directory.string(), single_file,
         pickle ? "; pytorch_model.bin is a pickle, which can run code and is not read: save it as safetensors first" : "");
   const nlohmann::json json = parsed(index), map = json.value("weight_map", nlohmann::json());
@@ -228,14 +237,15 @@ WeightFiles::WeightFiles(const Path& directory) : path_(directory) {
     // A file beside the index, whatever the index says.
     const bool plain = file.is_string() && file.get_ref<const std::string&>().find_first_of("/\\") == std::string::npos &&
                        file.get_ref<const std::string&>().ends_with(".safetensors");
-    check(plain, Exit::bad_data, "{}: {} must be in a file of this directory, NAME.safetensors; got {}", index.string(), shown(name),
-          file.dump(-1, ' ', true).substr(0, 100));
+    check(plain, Exit::bad_data, "{}: {} must be in a file of this directory, NAME.safetensors; got {}", index.string(),
+          shown(name), file.dump(-1, ' ', true).substr(0, 100));
     shards[file.get<std::string>()].insert(name);
   }
   for (const auto& [file, names] : shards) {
     files_.push_back(std::make_unique<SafetensorsFile>(directory / file));
     for (const std::string& name : files_.back()->names())
-      check(names.contains(name), Exit::bad_data, "{}: {} is in {}; the index does not say so", index.string(), shown(name), file);
+      check(names.contains(name), Exit::bad_data, "{}: {} is in {}; the index does not say so", index.string(), shown(name),
+            file);
     for (const std::string& name : names) tensors_.push_back(files_.back()->raw(name));
   }
   std::ranges::sort(tensors_, {}, &RawTensor::name);
@@ -248,13 +258,13 @@ ForeignCheckpoint read_foreign(const Path& directory) {
   const TensorFacts facts = facts_of(stored);
   c.config = read_foreign_config(c.text, config.string(), facts);
   const std::string arch = c.config.model.arch, tensors = arch_of(stored);
-  check(tensors.find(arch) != tensors.npos, Exit::bad_data, "{}: config.json says {} ({}); the tensors are those of {}", directory.string(),
-        c.config.model_type, arch, tensors.empty() ? "no architecture that is known" : tensors);
+  check(tensors.find(arch) != tensors.npos, Exit::bad_data, "{}: config.json says {} ({}); the tensors are those of {}",
+        directory.string(), c.config.model_type, arch, tensors.empty() ? "no architecture that is known" : tensors);
   check(facts.post || c.config.dialect == "fla" || (arch != "gla" && arch != "retnet"), Exit::bad_data,
         "{}: config.json says {}; the tensors have no spectrum (A_log_base): a baseline has model_type {}", directory.string(),
         c.config.model_type, arch);
-  check(c.config.model.layers <= int64_t(stored.size()), Exit::bad_data, "{}: config.json says {} layers; there are {} tensors", directory.string(),
-        c.config.model.layers, stored.size());
+  check(c.config.model.layers <= int64_t(stored.size()), Exit::bad_data, "{}: config.json says {} layers; there are {} tensors",
+        directory.string(), c.config.model.layers, stored.size());
   c.tensors = fitted(c.config.model, directory, stored, names_of(c.config.dialect, arch), c.config.idle_ffn);
   return c;
 }
@@ -277,7 +287,8 @@ ForeignFiles in_dialect(const ModelConfig& model, const std::vector<RawTensor>& 
     const IdleLayer layer(i);
     const std::string& dtype = tensors.front().dtype;
     files.tensors.push_back(filled(layer.norm, dtype, {model.d_model}, true));
-    for (const std::string& name : {layer.gate, layer.up}) files.tensors.push_back(filled(name, dtype, {idle, model.d_model}, false));
+    for (const std::string& name : {layer.gate, layer.up})
+      files.tensors.push_back(filled(name, dtype, {idle, model.d_model}, false));
     files.tensors.push_back(filled(layer.down, dtype, {model.d_model, idle}, false));
   }
   return files;

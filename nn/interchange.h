@@ -30,9 +30,9 @@ class WeightFiles {
 
 struct ForeignCheckpoint {
   ForeignConfig config;
-  std::string text;                  // config.json as it stands
+  std::string text;  // config.json as it stands
   WeightFiles files;
-  std::vector<RawTensor> tensors;    // by our names, in the model's order
+  std::vector<RawTensor> tensors;  // by our names, in the model's order
 };
 
 // Errors: 66, a file is missing; 65 and 78. Tensors that do not fit are named, the first of them and how many.

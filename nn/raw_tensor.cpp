@@ -47,7 +47,8 @@ uint64_t RawTensor::element_bytes() const {
 bool RawTensor::is_float() const { return dtype == "F64" || dtype == "F32" || dtype == "BF16" || dtype == "F16"; }
 
 RawTensor converted(const RawTensor& t, const std::string& dtype) {
-  check(t.is_float() && (dtype == "F32" || dtype == "BF16"), "{}: only floats become F32 or BF16; got {} to {}", t.name, t.dtype, dtype);
+  check(t.is_float() && (dtype == "F32" || dtype == "BF16"), "{}: only floats become F32 or BF16; got {} to {}", t.name, t.dtype,
+        dtype);
   if (t.dtype == dtype) return t;
   RawTensor c = t;
   c.dtype = dtype;
@@ -66,7 +67,9 @@ RawTensor converted(const RawTensor& t, const std::string& dtype) {
 
 RawTensor part(const RawTensor& t, int64_t i, const std::string& name, const Shape& shape) {
   RawTensor p{.name = name, .dtype = t.dtype, .shape = shape, .read = {}};
-  p.read = [read = t.read, begin = uint64_t(i) * p.bytes()](uint64_t offset, void* into, size_t bytes) { read(begin + offset, into, bytes); };
+  p.read = [read = t.read, begin = uint64_t(i) * p.bytes()](uint64_t offset, void* into, size_t bytes) {
+    read(begin + offset, into, bytes);
+  };
   return p;
 }
 

@@ -18,7 +18,7 @@ struct RawTensor {
 
   uint64_t element_bytes() const;  // dtypes of whole bytes only, else an internal error
   uint64_t bytes() const { return uint64_t(shape.numel()) * element_bytes(); }
-  bool is_float() const;           // F64 F32 BF16 F16
+  bool is_float() const;  // F64 F32 BF16 F16
 };
 
 // The same values as F32 or BF16 (nearest, ties to even). t must be a float.

@@ -171,15 +171,19 @@ Tensor SafetensorsFile::read(std::string_view name, Device& device) const {
 
 RawTensor SafetensorsFile::raw(std::string_view name) const {
   const SafetensorsInfo& i = info(name);
-  return {.name = std::string(name), .dtype = i.dtype, .shape = i.shape,
-          .read = [this, begin = data_ + i.begin](uint64_t offset, void* into, size_t bytes) { file_.read(begin + offset, into, bytes); }};
+  const uint64_t begin = data_ + i.begin;
+  const auto read = [this, begin](uint64_t offset, void* into, size_t bytes) { file_.read(begin + offset, into, bytes); };
+  return {.name = std::string(name), .dtype = i.dtype, .shape = i.shape, .read = read};
 }
 
 void write_safetensors(const Path& path, const std::vector<std::pair<std::string, Tensor>>& tensors,
                        std::map<std::string, std::string> metadata) {
   std::vector<RawTensor> raw;
   for (const auto& [name, t] : tensors)
-    raw.push_back({.name = name, .dtype = word_of(t.dtype()), .shape = t.shape(), .read = [t = t](uint64_t offset, void* into, size_t bytes) {
+    raw.push_back({.name = name,
+                   .dtype = word_of(t.dtype()),
+                   .shape = t.shape(),
+                   .read = [t = t](uint64_t offset, void* into, size_t bytes) {
                      t.device().download(into, static_cast<char*>(t.data<void>()) + offset, bytes);
                    }});
   write_safetensors(path, raw, std::move(metadata));

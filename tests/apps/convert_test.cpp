@@ -32,19 +32,23 @@ struct Converted : Tiny {
   // A run of two steps.
   std::string trained(const std::string& arch, bool post) const {
     const std::string name = arch + (post ? "_post" : "");
-    std::vector<std::string> a = train(name, {"--set", "model.arch=" + arch, "--set", std::string("model.post=") + (post ? "true" : "false"), "--set",
-                                              "model.head_dim=0", "--set", "train.steps=2", "--set", "eval.every=0"});
+    std::vector<std::string> a =
+        train(name, {"--set", "model.arch=" + arch, "--set", std::string("model.post=") + (post ? "true" : "false"), "--set",
+                     "model.head_dim=0", "--set", "train.steps=2", "--set", "eval.every=0"});
     done(*this, a);
     return dir(name);
   }
-  std::string convert(const std::string& from, const std::string& to, const std::string& out, std::vector<std::string> more = {}) const {
+  std::string convert(const std::string& from, const std::string& to, const std::string& out,
+                      std::vector<std::string> more = {}) const {
     std::vector<std::string> a{"convert", from, "--to", to, "--out", dir(out)};
     a.insert(a.end(), more.begin(), more.end());
     done(*this, a);
     return dir(out);
   }
   std::string loss(const std::string& run_dir) const {
-    return nlohmann::json::parse(done(*this, {"eval", run_dir, "--data", data(), "--length", "32", "--tokens", "500", "--batch", "4", "--json"}))["results"].dump();
+    return nlohmann::json::parse(done(
+        *this, {"eval", run_dir, "--data", data(), "--length", "32", "--tokens", "500", "--batch", "4", "--json"}))["results"]
+        .dump();
   }
 };
 
@@ -66,7 +70,8 @@ TEST_CASE("convert: all ten models out and back: the same bytes, the same losses
         CHECK(bytes(back, "checkpoints/step-000000/model.safetensors") == weights);
         CHECK(t.loss(back) == losses);
         // Again from there, and from itself: no byte differs.
-        const std::string again = t.convert(back, to, name + "." + to + ".again"), same = t.convert(theirs, to, name + "." + to + ".same");
+        const std::string again = t.convert(back, to, name + "." + to + ".again"),
+                          same = t.convert(theirs, to, name + "." + to + ".same");
         for (const char* file : {"model.safetensors", "config.json"}) {
           CHECK(bytes(again, file) == bytes(theirs, file));
           CHECK(bytes(same, file) == bytes(theirs, file));
@@ -77,7 +82,8 @@ TEST_CASE("convert: all ten models out and back: the same bytes, the same losses
 
 TEST_CASE("convert: what it writes is a checkpoint like any other") {
   const Converted t;
-  const std::string ours = t.trained("gdn", true), theirs = t.convert(ours, "post", "theirs"), back = t.convert(theirs, "taper", "back");
+  const std::string ours = t.trained("gdn", true), theirs = t.convert(ours, "post", "theirs"),
+                    back = t.convert(theirs, "taper", "back");
   const std::string checkpoint = back + "/checkpoints/step-000000";
   CHECK(done(t, {"info", back}).find("step: 0") != std::string::npos);
   const std::vector<std::string> generate{"generate", "", "--prompt", "the ", "--tokens", "20", "--seed", "3"};
@@ -97,12 +103,14 @@ TEST_CASE("convert: --dtype, and only then") {
   CHECK(bytes(half, "config.json").find("\"dtype\": \"bfloat16\"") != std::string::npos);
   const std::string header = bytes(half, "model.safetensors").substr(0, 2000);
   CHECK(header.find("\"embedding.weight\":{\"dtype\":\"BF16\"") != std::string::npos);
-  CHECK(header.find("\"layers.0.mixer.A_log_deltas\":{\"dtype\":\"F32\"") != std::string::npos);  // bf16 could not tell the decays apart
+  CHECK(header.find("\"layers.0.mixer.A_log_deltas\":{\"dtype\":\"F32\"") !=
+        std::string::npos);  // bf16 could not tell the decays apart
   CHECK(header.find("\"layers.0.mixer.dt_bias\":{\"dtype\":\"F32\"") != std::string::npos);
   const std::string back = t.convert(half, "taper", "back");
   t.loss(back);
   CHECK(bytes(t.convert(back, "post", "again"), "model.safetensors") == bytes(half, "model.safetensors"));
-  CHECK(bytes(t.convert(half, "post", "whole", {"--dtype", "f32"}), "config.json").find("\"dtype\": \"float32\"") != std::string::npos);
+  CHECK(bytes(t.convert(half, "post", "whole", {"--dtype", "f32"}), "config.json").find("\"dtype\": \"float32\"") !=
+        std::string::npos);
   const std::string whole = t.dir("whole");
   CHECK(bytes(whole, "model.safetensors").find("BF16") == std::string::npos);
   CHECK(bytes(t.convert(whole, "post", "half2", {"--dtype", "bf16"}), "model.safetensors") == bytes(half, "model.safetensors"));
@@ -117,12 +125,14 @@ TEST_CASE("convert: unknown keys stop it, or are carried there and back") {
   all["bos_token_id"] = 7;
   write_file(config, all.dump());
   refuses(t, {"convert", theirs, "--to", "taper", "--out", t.dir("x")}, 78,
-          "config.json: \"my_note\" is no key of rwkv7 that taper knows; what it means for the model is not known; --lenient carries it along");
+          "config.json: \"my_note\" is no key of rwkv7 that taper knows; what it means for the model is not known; --lenient "
+          "carries it along");
   CHECK(!fs::exists(t.dir("x")));
   const Ended e = run(t, {"convert", theirs, "--to", "taper", "--out", t.dir("x"), "--lenient", "--tokenizer", "bytes"});
   CHECK(e.code == 0);
   CHECK(e.err.find("taper: warning: ") == 0);
-  CHECK(e.err.find("\"my_note\" is no key of rwkv7 that taper knows; carried along, where the dialect stays fla") != std::string::npos);
+  CHECK(e.err.find("\"my_note\" is no key of rwkv7 that taper knows; carried along, where the dialect stays fla") !=
+        std::string::npos);
   CHECK(bytes(t.convert(t.dir("x"), "fla", "y"), "config.json") == all.dump());
   const auto post = nlohmann::json::parse(bytes(t.convert(theirs, "post", "z", {"--lenient"}), "config.json"));
   CHECK(post["bos_token_id"] == 7);
@@ -138,8 +148,10 @@ TEST_CASE("convert: what cannot be, in one line") {
   refuses(t, {"convert", ours, "--to", "gguf", "--out", t.dir("x")}, 2, "--to");
   refuses(t, {"convert", ours, "--to", "post"}, 2, "--out is required");
   refuses(t, convert(t.dir("nowhere"), "post", "x"), 66, "nowhere: no such checkpoint");
-  refuses(t, convert(t.config(), "post", "x"), 66, "tiny.toml: a directory with config.json and model.safetensors is wanted; this is a file");
-  refuses(t, convert(t.data(), "post", "x"), 66, "data: holds no checkpoint; config.json with model.safetensors, or a run or checkpoint of taper, is wanted");
+  refuses(t, convert(t.config(), "post", "x"), 66,
+          "tiny.toml: a directory with config.json and model.safetensors is wanted; this is a file");
+  refuses(t, convert(t.data(), "post", "x"), 66,
+          "data: holds no checkpoint; config.json with model.safetensors, or a run or checkpoint of taper, is wanted");
   refuses(t, convert(ours, "post", "theirs"), 73, "theirs: exists; name a directory that does not");
   refuses(t, convert(ours, "fla", "x"), 78, "convert: fla has baselines only, this is mamba2 + PoST; use --to post");
   auto tokenizer = convert(theirs, "taper", "x");
@@ -159,5 +171,7 @@ TEST_CASE("convert: what cannot be, in one line") {
   nlohmann::json all = nlohmann::json::parse(bytes(small, "config.json"));
   all["vocab_size"] = 200;
   write_file(Path(small) / "config.json", all.dump());
-  refuses(t, convert(small, "taper", "x"), 65, "small: 1 tensor does not fit gdn of 2 layers, d_model 16, 4 heads, vocabulary 200: \"embedding.weight\" must be floats [200,16]; it is F32 [257,16]");
+  refuses(t, convert(small, "taper", "x"), 65,
+          "small: 1 tensor does not fit gdn of 2 layers, d_model 16, 4 heads, vocabulary 200: \"embedding.weight\" must be "
+          "floats [200,16]; it is F32 [257,16]");
 }

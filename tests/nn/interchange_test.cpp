@@ -44,7 +44,10 @@ std::unique_ptr<LanguageModel> made(const ModelConfig& c) {
 std::vector<RawTensor> raw(LanguageModel& model) {
   std::vector<RawTensor> tensors;
   for (const Parameter* p : model.parameters())
-    tensors.push_back({.name = p->name, .dtype = "F32", .shape = p->value.shape(), .read = [t = p->value](uint64_t offset, void* into, size_t bytes) {
+    tensors.push_back({.name = p->name,
+                       .dtype = "F32",
+                       .shape = p->value.shape(),
+                       .read = [t = p->value](uint64_t offset, void* into, size_t bytes) {
                          t.device().download(into, static_cast<char*>(t.data<void>()) + offset, bytes);
                        }});
   return tensors;
@@ -103,7 +106,8 @@ TEST_CASE("interchange: written and read again, every model is the same, byte fo
 
     // Once more: the same files.
     write(scratch / "b", in_dialect(c.config.model, c.tensors, {.dialect = s.dialect, .origin = c.text}));
-    for (const char* file : {"config.json", "model.safetensors"}) CHECK(read_file(scratch / "b" / file) == read_file(scratch / "a" / file));
+    for (const char* file : {"config.json", "model.safetensors"})
+      CHECK(read_file(scratch / "b" / file) == read_file(scratch / "a" / file));
   }
 }
 
@@ -116,40 +120,59 @@ TEST_CASE("interchange: the names are those of the other programs") {
     for (const std::string& n : names)
       CHECK_MESSAGE(std::ranges::count(files.tensors, n, &RawTensor::name) == 1, dialect << " " << c.arch << " " << n);
   };
-  has("post", small_model("mamba2", true), {"embedding.weight", "norm_f.weight", "layers.1.norm.weight", "layers.1.mixer.A_log_deltas", "lm_head.weight"});
+  has("post", small_model("mamba2", true),
+      {"embedding.weight", "norm_f.weight", "layers.1.norm.weight", "layers.1.mixer.A_log_deltas", "lm_head.weight"});
   has("post", small_model("gdn", true), {"layers.0.mixer.q_conv1d.weight", "layers.0.mixer.A_log_delta", "head.weight"});
-  has("post", small_model("rwkv7", true), {"pre_norm.bias", "layers.1.mixer.v_lora.lora.0.weight", "layers.1.ffn.key.weight", "layers.0.mixer.w0_delta"});
-  has("post", small_model("gla", true), {"model.layers.0.attn.A_log_base", "model.layers.0.attn.a_proj.weight", "model.layers.0.attn.dt_bias"});
-  has("post", small_model("retnet", true), {"model.layers.1.attn.A_log_delta", "model.layers.1.mlp.up_proj.weight", "lm_head.weight"});
-  has("fla", small_model("mamba2"), {"backbone.embeddings.weight", "backbone.layers.1.norm.weight", "backbone.layers.0.mixer.in_proj.weight",
-                                     "backbone.layers.0.mixer.A_log", "backbone.norm_f.weight", "lm_head.weight"});
-  has("fla", small_model("rwkv7"), {"model.embeddings.weight", "model.layers.0.pre_norm.weight", "model.layers.1.attn_norm.bias",
-                                    "model.layers.1.attn.w_lora.lora.2.bias", "model.layers.1.attn.x_r", "model.layers.1.attn.g_norm.bias",
-                                    "model.layers.0.ffn_norm.weight", "model.layers.0.ffn.x_k", "model.norm.bias", "lm_head.weight"});
-  has("fla", small_model("gdn"), {"model.layers.0.attn_norm.weight", "model.layers.0.attn.b_proj.weight", "model.layers.0.attn.o_norm.weight",
-                                  "model.layers.1.attn.v_conv1d.weight", "model.layers.1.mlp_norm.weight", "model.layers.1.mlp.down_proj.weight"});
-  has("fla", small_model("gla"), {"model.layers.0.attn.gk_proj.1.bias", "model.layers.0.attn.g_norm_swish_gate.weight", "model.layers.0.mlp_norm.weight",
-                                  "model.layers.1.mlp.gate_proj.weight", "model.norm.weight"});
-  has("fla", small_model("retnet"), {"model.layers.0.attn.q_proj.weight", "model.layers.0.attn.g_norm_swish_gate.weight", "lm_head.weight"});
+  has("post", small_model("rwkv7", true),
+      {"pre_norm.bias", "layers.1.mixer.v_lora.lora.0.weight", "layers.1.ffn.key.weight", "layers.0.mixer.w0_delta"});
+  has("post", small_model("gla", true),
+      {"model.layers.0.attn.A_log_base", "model.layers.0.attn.a_proj.weight", "model.layers.0.attn.dt_bias"});
+  has("post", small_model("retnet", true),
+      {"model.layers.1.attn.A_log_delta", "model.layers.1.mlp.up_proj.weight", "lm_head.weight"});
+  has("fla", small_model("mamba2"),
+      {"backbone.embeddings.weight", "backbone.layers.1.norm.weight", "backbone.layers.0.mixer.in_proj.weight",
+       "backbone.layers.0.mixer.A_log", "backbone.norm_f.weight", "lm_head.weight"});
+  has("fla", small_model("rwkv7"),
+      {"model.embeddings.weight", "model.layers.0.pre_norm.weight", "model.layers.1.attn_norm.bias",
+       "model.layers.1.attn.w_lora.lora.2.bias", "model.layers.1.attn.x_r", "model.layers.1.attn.g_norm.bias",
+       "model.layers.0.ffn_norm.weight", "model.layers.0.ffn.x_k", "model.norm.bias", "lm_head.weight"});
+  has("fla", small_model("gdn"),
+      {"model.layers.0.attn_norm.weight", "model.layers.0.attn.b_proj.weight", "model.layers.0.attn.o_norm.weight",
+       "model.layers.1.attn.v_conv1d.weight", "model.layers.1.mlp_norm.weight", "model.layers.1.mlp.down_proj.weight"});
+  has("fla", small_model("gla"),
+      {"model.layers.0.attn.gk_proj.1.bias", "model.layers.0.attn.g_norm_swish_gate.weight", "model.layers.0.mlp_norm.weight",
+       "model.layers.1.mlp.gate_proj.weight", "model.norm.weight"});
+  has("fla", small_model("retnet"),
+      {"model.layers.0.attn.q_proj.weight", "model.layers.0.attn.g_norm_swish_gate.weight", "lm_head.weight"});
 }
 
 TEST_CASE("interchange: the reference's tensors with a config.json as it writes it give the reference's logits") {
   struct Golden {
     std::string file, config;
   };
-  const std::string tail = ",\"dtype\":\"float32\",\"transformers_version\":\"5.0.0\",\"train_length\":512,\"vocab_size\":61,\"norm_eps\":1e-05}";
-  const std::string mamba = "{\"architectures\":[\"Mamba2PoSTForCausalLM\"],\"bos_token_id\":1,\"chunk_size\":256,\"conv_kernel\":4,\"eos_token_id\":2,"
-    "\"expand\":2,\"fuse_cross_entropy\":true,\"fuse_linear_cross_entropy\":false,\"fuse_norm\":true,\"head_dim\":16,\"hidden_act\":\"silu\","
-    "\"hidden_size\":48,\"initializer_range\":0.02,\"model_type\":\"mamba2_post\",\"n_groups\":1,\"num_heads\":6,\"num_hidden_layers\":2,"
-    "\"pad_token_id\":0,\"rescale_prenorm_residual\":true,\"residual_in_fp32\":true,\"rms_norm\":true,\"state_size\":16,"
-    "\"tie_word_embeddings\":true,\"time_step_floor\":0.0001,\"time_step_limit\":[0.0,{\"__float__\":\"Infinity\"}],\"time_step_max\":0.1,"
-    "\"time_step_min\":0.001,\"time_step_rank\":3,\"use_bias\":false,\"use_cache\":true,\"use_conv_bias\":true,\"use_l2warp\":false";
-  const std::string gdn = "{\"architectures\":[\"GDNPoSTForCausalLM\"],\"conv_size\":4,\"d_model\":48,\"expand_v\":2,\"head_dim\":8,"
-    "\"model_type\":\"post_gated_deltanet\",\"n_layer\":2,\"num_heads\":6,\"pad_vocab_size_multiple\":1,\"tie_embeddings\":true,"
-    "\"tie_word_embeddings\":true,\"use_gate\":true,\"use_short_conv\":true";
-  const std::string rwkv = "{\"architectures\":[\"RWKV7PoSTForCausalLM\"],\"a_low_rank_dim\":null,\"d_model\":48,\"decay_low_rank_dim\":null,"
-    "\"dim_ffn\":192,\"gate_low_rank_dim\":null,\"head_dim\":8,\"hidden_ratio\":4.0,\"model_type\":\"rwkv7_post\",\"n_layer\":2,\"num_heads\":6,"
-    "\"pad_vocab_size_multiple\":1,\"tie_embeddings\":true,\"tie_word_embeddings\":true,\"v_low_rank_dim\":null";
+  const std::string tail =
+      ",\"dtype\":\"float32\",\"transformers_version\":\"5.0.0\",\"train_length\":512,\"vocab_size\":61,\"norm_eps\":1e-05}";
+  const std::string mamba =
+      "{\"architectures\":[\"Mamba2PoSTForCausalLM\"],\"bos_token_id\":1,\"chunk_size\":256,\"conv_kernel\":4,\"eos_token_id\":2,"
+      "\"expand\":2,\"fuse_cross_entropy\":true,\"fuse_linear_cross_entropy\":false,\"fuse_norm\":true,\"head_dim\":16,\"hidden_"
+      "act\":\"silu\","
+      "\"hidden_size\":48,\"initializer_range\":0.02,\"model_type\":\"mamba2_post\",\"n_groups\":1,\"num_heads\":6,\"num_hidden_"
+      "layers\":2,"
+      "\"pad_token_id\":0,\"rescale_prenorm_residual\":true,\"residual_in_fp32\":true,\"rms_norm\":true,\"state_size\":16,"
+      "\"tie_word_embeddings\":true,\"time_step_floor\":0.0001,\"time_step_limit\":[0.0,{\"__float__\":\"Infinity\"}],\"time_"
+      "step_max\":0.1,"
+      "\"time_step_min\":0.001,\"time_step_rank\":3,\"use_bias\":false,\"use_cache\":true,\"use_conv_bias\":true,\"use_l2warp\":"
+      "false";
+  const std::string gdn =
+      "{\"architectures\":[\"GDNPoSTForCausalLM\"],\"conv_size\":4,\"d_model\":48,\"expand_v\":2,\"head_dim\":8,"
+      "\"model_type\":\"post_gated_deltanet\",\"n_layer\":2,\"num_heads\":6,\"pad_vocab_size_multiple\":1,\"tie_embeddings\":"
+      "true,"
+      "\"tie_word_embeddings\":true,\"use_gate\":true,\"use_short_conv\":true";
+  const std::string rwkv =
+      "{\"architectures\":[\"RWKV7PoSTForCausalLM\"],\"a_low_rank_dim\":null,\"d_model\":48,\"decay_low_rank_dim\":null,"
+      "\"dim_ffn\":192,\"gate_low_rank_dim\":null,\"head_dim\":8,\"hidden_ratio\":4.0,\"model_type\":\"rwkv7_post\",\"n_layer\":"
+      "2,\"num_heads\":6,"
+      "\"pad_vocab_size_multiple\":1,\"tie_embeddings\":true,\"tie_word_embeddings\":true,\"v_low_rank_dim\":null";
   for (const auto& [file, config] : {Golden{"lm_mamba2", mamba}, {"lm_gdn", gdn}, {"lm_rwkv7", rwkv}})
     for (const bool post : {false, true}) {
       INFO(file << (post ? " + PoST" : ""));
@@ -194,7 +217,8 @@ TEST_CASE("interchange: dtypes stay, and change where asked") {
   const std::vector<double> values{1, -2, 0x1p-24, 65504};
   CHECK(to_doubles(to_tensor(read, cpu())) == values);
   CHECK(to_doubles(to_tensor(converted(read, "BF16"), cpu())) == std::vector<double>{1, -2, 0x1p-24, 65536});
-  CHECK(to_doubles(to_tensor(converted(converted(tensors[0], "F32"), "BF16"), cpu())) == to_doubles(to_tensor(tensors[0], cpu())));
+  CHECK(to_doubles(to_tensor(converted(converted(tensors[0], "F32"), "BF16"), cpu())) ==
+        to_doubles(to_tensor(tensors[0], cpu())));
   CHECK(with_dtype("{\"a\": [0.0, Infinity, \"Infinity\"], \"torch_dtype\": \"x\"}", "bfloat16") ==
         "{\n  \"a\": [\n    0.0,\n    Infinity,\n    \"Infinity\"\n  ],\n  \"torch_dtype\": \"bfloat16\"\n}\n");
 }
@@ -211,7 +235,8 @@ TEST_CASE("interchange: Infinity bare, as Python writes it; keys that are missin
   put(scratch / "m" / "config.json", text);
   CHECK(model_difference(ok().model, s.config) == "");
   put(scratch / "m" / "config.json", written);
-  for (const char* key : {"expand", "n_groups", "norm_eps", "num_heads", "use_post", "tie_word_embeddings", "time_step_limit", "conv_kernel", "dtype"}) {
+  for (const char* key : {"expand", "n_groups", "norm_eps", "num_heads", "use_post", "tie_word_embeddings", "time_step_limit",
+                          "conv_kernel", "dtype"}) {
     set(scratch / "m", key, nullptr, true);
     CHECK(model_difference(ok().model, s.config) == "");
   }
@@ -220,8 +245,8 @@ TEST_CASE("interchange: Infinity bare, as Python writes it; keys that are missin
 }
 
 TEST_CASE("interchange: what we cannot compute is refused by key and value") {
-  const auto refused = [](const std::string& dialect, const std::string& arch, bool post, const std::string& key, const Json& value,
-                          const std::string& message, Exit code = Exit::bad_config) {
+  const auto refused = [](const std::string& dialect, const std::string& arch, bool post, const std::string& key,
+                          const Json& value, const std::string& message, Exit code = Exit::bad_config) {
     const Scratch scratch;
     ModelConfig c = small_model(arch, post);
     if (arch == "gla") c.gate_rank = 16;
@@ -232,15 +257,19 @@ TEST_CASE("interchange: what we cannot compute is refused by key and value") {
   refused("post", "mamba2", false, "use_bias", true, "use_bias must be false (taper has nothing else); got true");
   refused("post", "mamba2", false, "hidden_act", "gelu", "hidden_act must be \"silu\" (taper has nothing else); got \"gelu\"");
   refused("post", "mamba2", false, "expand", 3, "expand must be 2 (taper has nothing else); got 3");
-  refused("post", "mamba2", false, "time_step_limit", {0.1, 1.0}, "time_step_limit must be [0.0,{\"__float__\":\"Infinity\"}] (taper has nothing else); got [0.1,1.0]");
+  refused("post", "mamba2", false, "time_step_limit", {0.1, 1.0},
+          "time_step_limit must be [0.0,{\"__float__\":\"Infinity\"}] (taper has nothing else); got [0.1,1.0]");
   refused("post", "mamba2", false, "hidden_size", "16", "hidden_size must be a whole number from 1 to 1048576; got \"16\"");
   refused("post", "mamba2", false, "norm_eps", 0, "norm_eps must be a number > 0; got 0");
-  refused("post", "mamba2", true, "use_post", false, "use_post = false contradicts the tensors, which are those of PoST (a spectrum)", Exit::bad_data);
-  refused("post", "mamba2", false, "use_post", true, "use_post = true contradicts the tensors, which are those of the baseline (no spectrum)", Exit::bad_data);
+  refused("post", "mamba2", true, "use_post", false,
+          "use_post = false contradicts the tensors, which are those of PoST (a spectrum)", Exit::bad_data);
+  refused("post", "mamba2", false, "use_post", true,
+          "use_post = true contradicts the tensors, which are those of the baseline (no spectrum)", Exit::bad_data);
   refused("post", "mamba2", false, "use_post", "yes", "use_post must be true or false; got \"yes\"");
   refused("post", "gdn", false, "tie_embeddings", false, "tie_embeddings must be as tie_word_embeddings; got false");
   refused("post", "gdn", false, "use_gate", 1, "use_gate must be true or false; got 1");
-  refused("post", "mamba2", false, "model_type", "llama", "model_type must be one of mamba2_post, rwkv7_post, post_gated_deltanet, gla_post, retnet_post, mamba2, rwkv7, ");
+  refused("post", "mamba2", false, "model_type", "llama",
+          "model_type must be one of mamba2_post, rwkv7_post, post_gated_deltanet, gla_post, retnet_post, mamba2, rwkv7, ");
   refused("post", "mamba2", false, "num_heads", 3, "model: heads * head_dim must be 32 for mamba2 at d_model 16; got 3 * 8 = 24");
   refused("fla", "gdn", false, "num_v_heads", 8, "num_v_heads must be null or num_heads = 4; got 8");
   refused("fla", "gdn", false, "allow_neg_eigval", true, "allow_neg_eigval must be false");
@@ -298,9 +327,11 @@ TEST_CASE("interchange: tensors that are wrong, missing or surplus are named, al
   std::ranges::find(some, "norm_f.weight", &RawTensor::name)->name = "norm_g.weight";
   std::ranges::find(some, "layers.1.norm.weight", &RawTensor::name)->shape = {2, 8};
   rewrite(some);
-  expect_error(Exit::bad_data,
-               "m: 4 tensors do not fit mamba2 of 2 layers, d_model 16, 4 heads, vocabulary 13: \"layers.0.mixer.D\" is missing; "
-               "\"layers.1.norm.weight\" must be floats [16]; it is F32 [2,8]; \"norm_f.weight\" is missing; \"norm_g.weight\" is surplus", read);
+  expect_error(
+      Exit::bad_data,
+      "m: 4 tensors do not fit mamba2 of 2 layers, d_model 16, 4 heads, vocabulary 13: \"layers.0.mixer.D\" is missing; "
+      "\"layers.1.norm.weight\" must be floats [16]; it is F32 [2,8]; \"norm_f.weight\" is missing; \"norm_g.weight\" is surplus",
+      read);
   set(dir, "num_hidden_layers", 3);
   expect_error(Exit::bad_data, "; and ", read);
   set(dir, "num_hidden_layers", 1000000);
@@ -323,7 +354,8 @@ TEST_CASE("interchange: tensors that are wrong, missing or surplus are named, al
   std::filesystem::remove(dir / "model.safetensors");
   expect_error(Exit::no_input, "m: model.safetensors is missing", read);
   put(dir / "pytorch_model.bin", "");
-  expect_error(Exit::no_input, "pytorch_model.bin is a pickle, which can run code and is not read: save it as safetensors first", read);
+  expect_error(Exit::no_input, "pytorch_model.bin is a pickle, which can run code and is not read: save it as safetensors first",
+               read);
   std::filesystem::remove(dir / "config.json");
   expect_error(Exit::no_input, "config.json", read);
 
@@ -334,7 +366,8 @@ TEST_CASE("interchange: tensors that are wrong, missing or surplus are named, al
   write_safetensors(scratch / "g" / "other", gla);
   std::filesystem::rename(scratch / "g" / "other", scratch / "g" / "model.safetensors");
   set(scratch / "g", "use_post", nullptr);
-  expect_error(Exit::bad_data, "g: config.json says gla_post; the tensors have no spectrum (A_log_base): a baseline has model_type gla",
+  expect_error(Exit::bad_data,
+               "g: config.json says gla_post; the tensors have no spectrum (A_log_base): a baseline has model_type gla",
                [&] { read_foreign(scratch / "g"); });
 }
 
@@ -355,7 +388,9 @@ TEST_CASE("interchange: shards by their index, whose names are not trusted") {
     write_safetensors(dir / "model-00002-of-00002.safetensors", parts[1]);
   }
   std::filesystem::remove(dir / "model.safetensors");
-  const auto index = [&](const Json& m) { put(dir / "model.safetensors.index.json", Json{{"metadata", {{"total_size", 1}}}, {"weight_map", m}}.dump()); };
+  const auto index = [&](const Json& m) {
+    put(dir / "model.safetensors.index.json", Json{{"metadata", {{"total_size", 1}}}, {"weight_map", m}}.dump());
+  };
   index(map);
   {
     const WeightFiles files(dir);
@@ -367,7 +402,8 @@ TEST_CASE("interchange: shards by their index, whose names are not trusted") {
     Json bad = map;
     bad["model.norm.weight"] = name;
     index(bad);
-    expect_error(Exit::bad_data, "index.json: \"model.norm.weight\" must be in a file of this directory, NAME.safetensors; got \"", read);
+    expect_error(Exit::bad_data,
+                 "index.json: \"model.norm.weight\" must be in a file of this directory, NAME.safetensors; got \"", read);
   }
   Json less = map, more = map;
   less.erase("model.norm.weight");
@@ -398,9 +434,10 @@ TEST_CASE("interchange: FLA's first RWKV-7, whose mixes are the rows of one tens
       bytes += row;
       files.tensors.erase(t);
     }
-    files.tensors.push_back({.name = attn + "x_x", .dtype = "F32", .shape = {6, 16}, .read = [bytes](uint64_t offset, void* into, size_t n) {
-                               std::memcpy(into, bytes.data() + offset, n);
-                             }});
+    files.tensors.push_back(
+        {.name = attn + "x_x", .dtype = "F32", .shape = {6, 16}, .read = [bytes](uint64_t offset, void* into, size_t n) {
+           std::memcpy(into, bytes.data() + offset, n);
+         }});
   }
   write(scratch / "x", files);
   CHECK(logits(*loaded(read_foreign(scratch / "x"))) == logits(*model));
@@ -410,7 +447,9 @@ TEST_CASE("interchange: FLA's first RWKV-7, whose mixes are the rows of one tens
   for (RawTensor& t : files.tensors)
     if (t.name == "model.layers.1.mlp.down_proj.weight") t = filled(t.name, "F32", t.shape, true);
   write(scratch / "g", files);
-  expect_error(Exit::bad_config, "g: \"model.layers.1.mlp.down_proj.weight\" must be zero: gdn has no feed-forward layer in taper", [&] { read_foreign(scratch / "g"); });
+  expect_error(Exit::bad_config,
+               "g: \"model.layers.1.mlp.down_proj.weight\" must be zero: gdn has no feed-forward layer in taper",
+               [&] { read_foreign(scratch / "g"); });
 }
 
 TEST_CASE("interchange: unknown keys are reported, with all their values kept where the dialect stays") {
