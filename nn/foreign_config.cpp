@@ -5,7 +5,6 @@
 #include <cmath>
 #include <functional>
 #include <nlohmann/json.hpp>
-#include <regex>
 #include <set>
 
 #include "nn/json.h"
@@ -364,6 +363,17 @@ std::string in_strict_json(const std::string& text) {
   return out;
 }
 
+// The other way: {"__float__": "NaN"} becomes NaN.
+std::string in_pythons_json(std::string text) {
+  const std::string key = "\"__float__\"";
+  for (size_t at = text.find(key); at != text.npos; at = text.find(key, at)) {
+    const size_t open = text.rfind('{', at), word = text.find('"', at + key.size()) + 1, close = text.find('}', at);
+    text.replace(open, close + 1 - open, text.substr(word, text.find('"', word) - word));
+    at = open;
+  }
+  return text;
+}
+
 Json parse(const std::string& text, const std::string& who) {
   const std::string strict = in_strict_json(text);
   check_json_object(strict, who);
@@ -518,7 +528,7 @@ std::string with_dtype(const std::string& text, const std::string& dtype) {
   all[all.contains("torch_dtype") ? "torch_dtype" : "dtype"] = dtype;
   const std::string out = all.dump(2) + "\n";
   if (in_strict_json(text) == text) return out;
-  return std::regex_replace(out, std::regex("\\{\\s*\"__float__\":\\s*\"(-?Infinity|NaN)\"\\s*\\}"), "$1");  // as they stood
+  return in_pythons_json(out);  // as they stood
 }
 
 }  // namespace taper
