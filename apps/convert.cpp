@@ -28,8 +28,6 @@ struct Source {
   std::shared_ptr<WeightFiles> files;
 };
 
-int64_t rounded_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
-
 Source read_ours(const Path& path) {
   const Checkpoint checkpoint = find_checkpoint(path);
   Source s{.dialect = "taper", .config = config_of(checkpoint), .tensors = {}, .files = {}};
@@ -129,7 +127,7 @@ int convert(const Options& o, const Common& common) {
         "{}: exists; name a directory that does not", o.out);
   Source s = read_source(o);
   const ModelConfig& model = s.config.model;
-  const int64_t rows = rounded_up(model.vocab, model.vocab_multiple);
+  const int64_t rows = vocabulary_rows(model);
   std::unique_ptr<Tokenizer> tokenizer;
   if (!o.tokenizer.empty() || !s.config.data.tokenizer.empty()) {
     tokenizer = open_tokenizer(o.tokenizer.empty() ? s.config.data.tokenizer : o.tokenizer);

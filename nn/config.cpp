@@ -16,8 +16,6 @@ struct Size {
   int64_t d_model, layers, heads;
 };
 
-int64_t rounded_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
-
 // The multiple of 32 nearest to x, ties to the even multiple, 32 at least (specification 1.2).
 int64_t adapter_rank(double x) { return std::max<int64_t>(32, 32 * int64_t(std::nearbyint(x / 32))); }
 

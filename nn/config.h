@@ -46,6 +46,9 @@ struct ModelConfig {
 // The same with every size filled in and checked. Errors (78): an unknown name; sizes missing or that do not fit.
 ModelConfig completed(ModelConfig config);
 
+inline int64_t rounded_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+inline int64_t vocabulary_rows(const ModelConfig& c) { return rounded_up(c.vocab, c.vocab_multiple); }  // of the embedding
+
 // "<arch>_<size>" and "<arch>_post_<size>", size 180m 440m 880m 1.5b; vocab is left 0. Unknown: 78, and what there are.
 ModelConfig model_preset(std::string_view name);
 std::vector<std::string> model_presets();

@@ -52,9 +52,6 @@ int64_t whole(const Reading& r, const std::string& key, const Json& value, int64
   return int64_t(x);
 }
 
-int64_t rows(const ModelConfig& m) { return (m.vocab + m.vocab_multiple - 1) / m.vocab_multiple * m.vocab_multiple; }
-int64_t rounded_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
-
 Key carried(const char* name, Json missing) { return {name, missing}; }
 
 // The one value that we compute; `also`: another word for it.
@@ -91,7 +88,7 @@ Key norm_eps(double missing) {
 }
 Key vocabulary(Json missing = required) {
   Key k = size("vocab_size", &ModelConfig::vocab, missing, int64_t(1) << 31);
-  k.write = rows;
+  k.write = vocabulary_rows;
   return k;
 }
 // null: as many as fill the width, which is `expand` times d_model. Stands after d_model and head_dim.
@@ -395,7 +392,7 @@ ModelConfig function_of(ModelConfig c) {
   const bool rwkv = c.arch == "rwkv7", mamba = c.arch == "mamba2", gdn = c.arch == "gdn",
              attention = c.arch == "gla" || c.arch == "retnet";
   if ((mamba || gdn) && c.wiring == "mixer") c.wiring = "lm";
-  c.vocab = rows(c);
+  c.vocab = vocabulary_rows(c);
   c.vocab_multiple = 1;
   c.dropout = 0;
   unless(mamba, c.d_state, 0);

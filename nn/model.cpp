@@ -47,7 +47,7 @@ void ModelState::restart(const std::vector<bool>& rows) {
 LanguageModel::LanguageModel(const ModelConfig& given, uint64_t seed, Device& device, Dtype dtype)
     : config(completed(given)), device(device), dtype(dtype) {
   const Init init(seed, device, dtype);
-  const int64_t D = config.d_model, rows = (config.vocab + config.vocab_multiple - 1) / config.vocab_multiple * config.vocab_multiple;
+  const int64_t D = config.d_model, rows = vocabulary_rows(config);
   const bool lm = config.wiring == "lm", mqar = config.wiring == "mqar", rwkv = config.arch == "rwkv7", mamba = config.arch == "mamba2";
   const bool layer_norm = rwkv || (mqar && !mamba);
   const Draw draw = rwkv && !mqar ? fill_uniform(-1e-4, 1e-4) : fill_normal(0.02);
