@@ -64,7 +64,8 @@ Plan plan_run(const Config& config) {
     plan.parameters += p->value.numel();
     if (p->trainable) plan.trainable += p->value.numel();
     plan.weights += int64_t(p->value.bytes());
-    if (p->value.rank() == 2) matrices += p->value.numel();
+    const bool looked_up = p->name == "embedding.weight" && !trainer.model.config.tied_head;  // and not multiplied by
+    if (p->value.rank() == 2 && !looked_up) matrices += p->value.numel();
     plan.table += fmt::format("{:<40} {:<18} {:>12}{}{}\n", p->name, p->value.shape().text(), p->value.numel(),
                               p->trainable ? "" : "  frozen", p->decays() ? "  decays" : "");
   }
