@@ -112,6 +112,8 @@ def plot(results):
     for step in range(0, steps + 1, 1000):
         out.append(f'<text x="{x(step):.1f}" y="{height - bottom + 18}" text-anchor="middle" fill="#333333">{step}</text>')
     out.append(f'<text x="{(left + width - right) / 2}" y="{height - 6}" text-anchor="middle" fill="#333333">training steps</text>')
+    out.append(f'<text x="14" y="{(top + height - bottom) / 2}" text-anchor="middle" fill="#333333" '
+               f'transform="rotate(-90 14 {(top + height - bottom) / 2})">held-out accuracy</text>')
     for i, r in enumerate(r for r in results if not r["gated"]):
         points = " ".join(f"{x(step):.1f},{y(e[0]['accuracy']):.1f}" for step, e in r["evals"])
         dash = ' stroke-dasharray="6 4"' if r["post"] else ""
