@@ -101,6 +101,19 @@ Json paths(const Audited& a, const Options& o) {
   return out;
 }
 
+// For each path from the leaf through the mixer, the first edge that no other of its paths takes (its first, if there is none).
+std::vector<std::string> edges_of_one_path(const Audited& a, const std::string& leaf, int64_t layer) {
+  const auto paths = path_edges_within(a.tape(), fmt::format("layers.{}.mixer", layer), a.tape().find_leaf(leaf));
+  std::vector<std::string> edges;
+  for (const auto& path : paths) {
+    const auto own = std::ranges::find_if(path, [&](const std::string& edge) {
+      return std::ranges::count_if(paths, [&](const auto& other) { return std::ranges::find(other, edge) != other.end(); }) == 1;
+    });
+    edges.push_back(own == path.end() ? path.front() : *own);
+  }
+  return edges;
+}
+
 // Every parameter, along random directions, and whether the worst passes.
 Json gradcheck_all(const Audited& a, const Options& o) {
   std::vector<Parameter*> parameters;
@@ -237,8 +250,8 @@ int audit(Options o, const Common& common) {
     if (a.has_spectrum()) {
       o.aliases = {"theta", "delta"};
       for (const std::string& alias : o.aliases)
-        for (const auto& path : path_edges_within(a.tape(), fmt::format("layers.{}.mixer", o.layer), a.tape().find_leaf(a.leaf_named(alias, o.layer))))
-          o.cuts.push_back(path.front());
+        for (const std::string& edge : edges_of_one_path(a, a.leaf_named(alias, o.layer), o.layer))
+          if (std::ranges::find(o.cuts, edge) == o.cuts.end()) o.cuts.push_back(edge);
     }
   }
   Json out;

@@ -41,12 +41,14 @@ TEST_CASE("audit: the whole proof of every architecture, baseline and +PoST") {
         CHECK_FALSE(out.contains("paths"));
         continue;
       }
-      // Each path is cut at its first edge: without and through add up to the whole.
+      // Each path is cut where it is alone: without and through add up to the whole, and where a leaf has two paths both count.
       CHECK(out["paths"].size() == (arch == "rwkv7" ? 4 : 3));
       CHECK(out["cut"].size() == out["paths"].size());
       for (const auto& part : out["cut"]) {
         CHECK(part["error"] <= 1e-12);
         CHECK(part["through"] > 0);
+        const bool alone = arch != "rwkv7" && part["parameter"].get<std::string>().ends_with("base");
+        CHECK((part["without"] > 0) == !alone);
       }
       const auto reaches_alpha = [&](const std::string& leaf) {
         return std::ranges::any_of(out["paths"], [&](const std::string& path) { return path.find(leaf) != path.npos && path.find("alpha") != path.npos; });
