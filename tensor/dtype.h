@@ -57,6 +57,9 @@ constexpr Dtype dtype_of() {
 template <class T>
 using Acc = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
+// The same as a value: what statistics, weights of norms, decays and states of a bf16 computation are kept in.
+constexpr Dtype wide(Dtype t) { return t == Dtype::bf16 ? Dtype::f32 : t; }
+
 // visit<float, double>(who, dtype, [&]<class T>() { ... }) runs the body with the T of that dtype;
 // a dtype outside the list is an error that names the list.
 template <class... Ts, class F>

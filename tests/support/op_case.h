@@ -3,6 +3,7 @@
 #pragma once
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,7 @@ struct Input {
   Fill fill = normal();
   int time_axis = -1;  // the axis that runs along T (law 7 cuts it at document starts); -1: none
                        // (axis 0 is then the batch)
+  bool wide = false;     // stays f32 where the others are bf16: a norm's weight, a decay, a state
   bool carried = false;  // [B,...] handed over from before the window (a state, a history): it
                          // belongs to each row's first document; build gets an absent Var without it
 };
@@ -61,6 +63,7 @@ struct OpCase {
   std::vector<Example> examples;
   bool looks_back = false;       // takes Packing: law 7 applies to every example with a time axis
   Tolerance f32 = {};
+  std::optional<Tolerance> bf16 = {};  // runs in bf16 too; {{5e-3, 8e-3}} unless a reason stands beside it
   std::map<std::string, std::string> dead = {};  // an edge that never carries a gradient -> the reason
   std::vector<Bench> bench = {};
   std::vector<Check> checks = {};
