@@ -57,7 +57,7 @@ int hold_case(const OpCase& c, Device& device, bool verbose) {
       fmt::print("{} {} {} [{}] {}: {:.3e}, limit {:.1e}{}{}\n", r.pass ? "ok  " : "FAIL", c.room, r.law, r.example, r.subject,
                  r.value, r.limit, r.pass || r.detail.empty() ? "" : "\n     ", r.pass ? "" : r.detail);
   }
-  for (const std::string& law : laws_of(c))
+  for (const std::string& law : laws_of(c, device))
     if (!laws.contains(law)) fmt::print("FAIL {}: no record of law {}\n", c.room, law), ++faults;
   for (const auto& [law, s] : laws)
     fmt::print("{:<18} {:<11} {:>5} records {:>6} tries, worst {:.2e}{}\n", c.room, law, s.records, s.tries, s.worst,

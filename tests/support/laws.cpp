@@ -33,9 +33,11 @@ std::vector<double> cotangent(size_t output, int64_t n) {
   return draws(normal(), Random(7, "cotangent " + std::to_string(output)), n);
 }
 
+double rounded_to_bf16(double x) { return float(bf16(float(x))); }
+
 // Runs build on the inputs and pulls `cotangents` back (by output; empty: that output is left out).
 Run run(const Build& build, const std::vector<Tensor>& inputs, const Packing& packing,
-        const std::vector<std::vector<double>>& cotangents = {}, double scale = 1) {
+        const std::vector<std::vector<double>>& cotangents = {}, double scale = 1, bool in_bf16 = false) {
   Tape tape;
   std::vector<Var> leaves;
   for (size_t i = 0; i < inputs.size(); ++i)
@@ -50,7 +52,7 @@ Run run(const Build& build, const std::vector<Tensor>& inputs, const Packing& pa
     if (!outputs[i].tracked()) continue;
     std::vector<double> d = cotangents.empty() ? cotangent(i, v.numel()) : cotangents.at(i);
     if (d.empty()) continue;
-    for (double& x : d) x *= scale;
+    for (double& x : d) x = scale * (in_bf16 ? rounded_to_bf16(x) : x);
     roots.push_back(outputs[i]);
     seeds.push_back(from_doubles(v.device(), v.shape(), v.dtype(), d));
   }
@@ -79,6 +81,7 @@ class Holder {
     for (const Example& e : c_.examples) {
       guard("gradcheck", e, [&] { gradcheck_law(e); });
       guard("definition", e, [&] { definition_law(e); });
+      if (bf16_runs()) guard("bf16", e, [&] { bf16_law(e); });
       guard("poison", e, [&] { poison_law(e); });
       guard("repeat", e, [&] { repeat_law(e); });
       guard("linear", e, [&] { linear_law(e); });
@@ -99,6 +102,11 @@ class Holder {
   }
 
  private:
+  bool bf16_runs() const { return c_.bf16 && device_.kind() == DeviceKind::cuda; }
+  std::vector<Dtype> dtypes() const {
+    return bf16_runs() ? std::vector{Dtype::f32, Dtype::f64, Dtype::bf16} : std::vector{Dtype::f32, Dtype::f64};
+  }
+
   void add(const char* law, const Example& e, const std::string& subject, double value, double limit, int64_t tries = 1,
            std::string detail = "") {
     records_.push_back({law, e.name, subject, value, limit, tries, value <= limit, std::move(detail)});  // NaN fails
@@ -183,6 +191,21 @@ class Holder {
     }
   }
 
+  // The same numbers, rounded to bf16, in f64 by the definition and in bf16 by this device.
+  void bf16_law(const Example& e) {
+    Device& cpu = open_device("cpu");
+    std::vector<Tensor> exact;
+    for (const Tensor& t : draw(c_, e, device_, Dtype::bf16)) exact.push_back(from_doubles(cpu, t.shape(), Dtype::f64, to_doubles(t)));
+    std::vector<std::vector<std::vector<int64_t>>> all_starts = {{}};
+    if (c_.looks_back && time_of(e) > 2) all_starts.push_back(document_starts(batch_of(e), time_of(e)));
+    for (const auto& starts : all_starts) {
+      auto packing = [&](Device& d) { return starts.empty() ? Packing{} : make_packing(d, batch_of(e), time_of(e), starts); };
+      const Run want = run(e.definition ? e.definition : e.build, exact, packing(cpu), {}, 1, true);
+      const Run got = run(e.build, draw(c_, e, device_, Dtype::bf16), packing(device_), {}, 1, true);
+      compare("bf16", e, starts.empty() ? "bf16" : "packed bf16", got, want, c_.bf16->forward, c_.bf16->backward);
+    }
+  }
+
   double bit_differences(const Run& a, const Run& b) const {
     double n = 0;
     for (size_t i = 0; i < a.outputs.size(); ++i) n += !same_bits(a.outputs[i], b.outputs[i]);
@@ -191,7 +214,7 @@ class Holder {
   }
 
   void poison_law(const Example& e) {
-    for (Dtype dtype : {Dtype::f32, Dtype::f64}) {
+    for (Dtype dtype : dtypes()) {
       const std::vector<Tensor> inputs = draw(c_, e, device_, dtype), before = draw(c_, e, device_, dtype);
       const Run plain = run(e.build, inputs, {});
       device_.poison(true);
@@ -211,7 +234,7 @@ class Holder {
   }
 
   void repeat_law(const Example& e) {
-    for (Dtype dtype : {Dtype::f32, Dtype::f64}) {
+    for (Dtype dtype : dtypes()) {
       const std::vector<Tensor> inputs = draw(c_, e, device_, dtype);
       const Run first = run(e.build, inputs, {});
       double differing = bit_differences(first, run(e.build, inputs, {}));
@@ -349,17 +372,18 @@ class Holder {
 std::vector<Tensor> draw(const OpCase& c, const Example& e, Device& device, Dtype dtype) {
   std::vector<Tensor> inputs;
   for (const Input& in : e.inputs)
-    inputs.push_back(from_doubles(device, in.shape, dtype,
+    inputs.push_back(from_doubles(device, in.shape, in.wide ? wide(dtype) : dtype,
                                   draws(in.fill, Random(3, c.room + "/" + e.name + "/" + in.edge), in.shape.numel())));
   return inputs;
 }
 
 std::vector<LawRecord> hold(const OpCase& c, Device& device) { return Holder(c, device).hold(); }
 
-std::vector<std::string> laws_of(const OpCase& c) {
+std::vector<std::string> laws_of(const OpCase& c, const Device& device) {
   if (c.ops.empty()) return {"check"};
   std::vector<std::string> laws = {"gradcheck", "definition", "poison", "repeat", "linear", "alive"};
   if (c.looks_back) laws.push_back("packing");
+  if (c.bf16 && device.kind() == DeviceKind::cuda) laws.push_back("bf16");
   return laws;
 }
 

@@ -4,6 +4,8 @@
 //   gradcheck    f64, 4-point differences, every input, several directions: error <= 1e-6
 //   definition   equal to the plainer computation in f64 (1e-10), and f32 (and this device) to f64
 //                within the case's tolerance; forward and every gradient
+//   bf16         on a GPU, inputs rounded to bf16: equal to the f64 definition of the same numbers, within the case's
+//                tolerance; forward and every gradient
 //   poison       same bits when new memory holds NaN; inputs unchanged
 //   repeat       two runs, and runs with 1 and 3 threads, have the same bits
 //   linear       backward(2d) = 2 backward(d) in every bit; backward(0) = 0
@@ -26,9 +28,9 @@ struct LawRecord {
 std::vector<LawRecord> hold(const OpCase& c, Device& device);
 
 // The laws a case must have records for.
-std::vector<std::string> laws_of(const OpCase& c);
+std::vector<std::string> laws_of(const OpCase& c, const Device& device);
 
-// Draws the example's inputs; in f32 and f64 they are the same numbers.
+// Draws the example's inputs; in f32 and f64 they are the same numbers, in bf16 those rounded (wide inputs: f32).
 std::vector<Tensor> draw(const OpCase& c, const Example& e, Device& device, Dtype dtype);
 
 }  // namespace taper::test
