@@ -37,7 +37,7 @@ Var matmul(const Var& a, const Var& b, Transposes transposes) {
       flow.to("a", d_a);
     }
     if (flow.wants("b")) {
-      const Tensor d_b = empty_like(vb);
+      const Tensor d_b(vb.device(), vb.shape(), wide(vb.dtype()));  // a weight's, as a rule: f32 as it was summed
       if (tb) kernels::matmul({.a = d_c, .b = va, .c = d_b, .transpose_a = true, .transpose_b = ta});
       else kernels::matmul({.a = va, .b = d_c, .c = d_b, .transpose_a = !ta, .transpose_b = false});
       flow.to("b", d_b);

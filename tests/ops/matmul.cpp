@@ -1,4 +1,9 @@
-// matmul: all four transposes against a triple loop, leading dimensions as rows.
+// matmul: all four transposes against a triple loop, leading dimensions as rows; every kernel of the ladder.
+#include "tensor/ops/matmul.h"
+
+#include <array>
+#include <cstdlib>
+
 #include "tensor/random.h"
 #include "tests/support/expect.h"
 #include "tests/support/op_case.h"
@@ -14,11 +19,12 @@ Example example(int64_t M, int64_t K, int64_t N, Transposes t) {
 }
 
 Example batched_example(bool b_transposed) {
-  return {.name = fmt::format("[2,3,5] by {}", b_transposed ? "[7,5]^T" : "[5,7]"),
-          .inputs = {{.edge = "a", .shape = {2, 3, 5}}, {.edge = "b", .shape = b_transposed ? Shape{7, 5} : Shape{5, 7}}},
-          .build = [=](const std::vector<Var>& in, const Packing&) {
-            return std::vector{matmul(in[0], in[1], {.a = false, .b = b_transposed})};
-          }};
+  return {
+      .name = fmt::format("[2,3,5] by {}", b_transposed ? "[7,5]^T" : "[5,7]"),
+      .inputs = {{.edge = "a", .shape = {2, 3, 5}}, {.edge = "b", .shape = b_transposed ? Shape{7, 5} : Shape{5, 7}}},
+      .build = [=](const std::vector<Var>& in, const Packing&) {
+        return std::vector{matmul(in[0], in[1], {.a = false, .b = b_transposed})};
+      }};
 }
 
 std::vector<Example> examples() {
@@ -28,7 +34,10 @@ std::vector<Example> examples() {
       all.push_back(example(1, 1, 1, {a, b}));
       all.push_back(example(3, 5, 7, {a, b}));
       all.push_back(example(17, 33, 9, {a, b}));
+      all.push_back(example(24, 72, 136, {a, b}));  // rows of whole 16 bytes, two tiles of 128 columns, two of 64 inner
     }
+  all.push_back(
+      example(8, 1040, 16, {.a = true, .b = false}));  // a weight's gradient: the inner size is cut and summed
   return all;
 }
 
@@ -49,26 +58,78 @@ std::vector<Bench> benches() {
   return all;
 }
 
-void equals_a_triple_loop() {
+// Device memory of a product and what it must be, from the same rounded numbers, by a triple loop in f64.
+struct Trial {
+  Tensor a, b, c, want;
+};
+Trial trial(Device& device, int64_t M, int64_t K, int64_t N, Transposes t, Dtype operands, Dtype result,
+            bool accumulate) {
+  auto draw = [&](const char* name, const Shape& shape, Dtype dtype) {
+    std::vector<double> x;
+    for (int64_t i = 0; i < shape.numel(); ++i) x.push_back(float(Random(1, name).normal(uint64_t(i))));
+    return from_doubles(device, shape, dtype, x);
+  };
+  Trial r{draw("a", t.a ? Shape{K, M} : Shape{M, K}, operands),
+          draw("b", t.b ? Shape{N, K} : Shape{K, N}, operands),
+          draw("c", {M, N}, result),
+          {}};
+  const auto a = to_doubles(r.a), b = to_doubles(r.b);
+  auto want = accumulate ? to_doubles(r.c) : std::vector<double>(size_t(M * N));
+  for (int64_t i = 0; i < M; ++i)
+    for (int64_t j = 0; j < N; ++j)
+      for (int64_t k = 0; k < K; ++k)
+        want[size_t(i * N + j)] += a[size_t(t.a ? k * M + i : i * K + k)] * b[size_t(t.b ? j * K + k : k * N + j)];
+  r.want = from_doubles(open_device("cpu"), {M, N}, Dtype::f64, want);
+  return r;
+}
+
+struct Kind {
+  Dtype operands, result;
+  double bound;
+};
+constexpr Kind kinds[] = {{Dtype::f64, Dtype::f64, 1e-15},
+                          {Dtype::f32, Dtype::f32, 1e-6},
+                          {Dtype::bf16, Dtype::f32, 1e-6},
+                          {Dtype::bf16, Dtype::bf16, 3e-3}};
+
+// By the rule, and on a GPU by each kernel for itself. A kernel that cannot take a product is not asked.
+void holds(Device& device) {
+  using By = kernels::MatmulBy;
+  for (By by : {By::rule, By::naive, By::shared_tiles, By::register_tiles, By::tensor_cores, By::pipelined, By::wgmma,
+                By::cublaslt})
+    for (auto [M, K, N] : {std::array<int64_t, 3>{19, 23, 31}, {24, 72, 136}, {136, 200, 24}})
+      for (const Kind& kind : kinds)
+        for (int bits = 0; bits < 8; ++bits) {
+          const Transposes t{.a = (bits & 1) != 0, .b = (bits & 2) != 0};
+          const bool accumulate = (bits & 4) != 0;
+          const Trial r = trial(device, M, K, N, t, kind.operands, kind.result, accumulate);
+          const kernels::Matmul m{
+              .a = r.a, .b = r.b, .c = r.c, .transpose_a = t.a, .transpose_b = t.b, .accumulate = accumulate, .by = by};
+          if (!kernels::matmul_takes(m)) continue;
+          kernels::matmul(m);
+          expect_close(r.c, r.want, kind.bound,
+                       fmt::format("{} by {}: M={} K={} N={}{}{}{}, {} to {}", device.name(), kernels::name(by), M, K,
+                                   N, t.a ? " a^T" : "", t.b ? " b^T" : "", accumulate ? " added" : "",
+                                   name(kind.operands), name(kind.result))
+                           .c_str());
+        }
+}
+
+void equals_a_triple_loop() { holds(open_device("cpu")); }
+
+void every_kernel_equals_a_triple_loop() {
+  if (const char* name = std::getenv("TAPER_TEST_DEVICE")) holds(open_device(name));
+}
+
+void bf16_gradients() {
   Device& cpu = open_device("cpu");
-  const int64_t M = 19, K = 23, N = 31;
-  std::vector<double> a, b;
-  for (int64_t i = 0; i < M * K; ++i) a.push_back(float(Random(1, "a").normal(uint64_t(i))));
-  for (int64_t i = 0; i < K * N; ++i) b.push_back(float(Random(1, "b").normal(uint64_t(i))));
-  for (bool ta : {false, true})
-    for (bool tb : {false, true}) {
-      std::vector<double> want(size_t(M * N));
-      for (int64_t i = 0; i < M; ++i)
-        for (int64_t j = 0; j < N; ++j)
-          for (int64_t k = 0; k < K; ++k)
-            want[size_t(i * N + j)] += a[size_t(ta ? k * M + i : i * K + k)] * b[size_t(tb ? j * K + k : k * N + j)];
-      for (auto [dtype, bound] : {std::pair{Dtype::f64, 1e-15}, {Dtype::f32, 1e-6}}) {
-        const Tensor c = matmul(constant(from_doubles(cpu, ta ? Shape{K, M} : Shape{M, K}, dtype, a)),
-                                constant(from_doubles(cpu, tb ? Shape{N, K} : Shape{K, N}, dtype, b)), {ta, tb})
-                             .value;
-        expect_close(c, from_doubles(cpu, {M, N}, Dtype::f64, want), bound, "matmul");
-      }
-    }
+  Tape tape;
+  auto leaf = [&](const char* name, const Shape& shape) { return tape.leaf(name, full(cpu, shape, Dtype::bf16, 1)); };
+  const Var c = matmul(leaf("a", {3, 4}), leaf("b", {4, 5}));
+  expect(c.value.dtype() == Dtype::bf16, "c must be bf16; got {}", name(c.value.dtype()));
+  auto d = backward(c, full(cpu, {3, 5}, Dtype::bf16, 1));
+  expect(d.at("a").dtype() == Dtype::bf16, "d_a must be bf16; got {}", name(d.at("a").dtype()));
+  expect(d.at("b").dtype() == Dtype::f32, "d_b must be f32; got {}", name(d.at("b").dtype()));
 }
 
 void an_empty_inner_size_gives_zeros() {
@@ -83,22 +144,38 @@ void refuses_sizes_that_do_not_meet() {
   Device& cpu = open_device("cpu");
   auto of = [&](const Shape& shape, Dtype t = Dtype::f32) { return constant(zeros(cpu, shape, t)); };
   expect_error([&] { matmul(of({2, 3}), of({4, 5})); }, "matmul: the inner sizes must agree; got a [2,3] and b [4,5]");
-  expect_error([&] { matmul(of({2, 3}), of({5, 4}), {.a = false, .b = true}); },
-               "matmul: the inner sizes must agree; got a [2,3] and b [5,4] transposed");
+  expect_error(
+      [&] {
+        matmul(of({2, 3}), of({5, 4}), {.a = false, .b = true});
+      },
+      "matmul: the inner sizes must agree; got a [2,3] and b [5,4] transposed");
   expect_error([&] { matmul(of({2, 3}), of({3})); }, "matmul: b must be [K,N]; got [3]");
-  expect_error([&] { matmul(of({2, 3, 4}), of({3, 4}), {.a = true, .b = false}); }, "matmul: a must be [K,M]; got [2,3,4]");
-  expect_error([&] { matmul(of({2, 3}), of({3, 4}, Dtype::f64)); },
-               "matmul: a and b must have one dtype; got f32 and f64; cast one of them");
-  expect_error([&] { matmul(of({2, 3}, Dtype::bf16), of({3, 4}, Dtype::bf16)); },
-               "matmul: dtype must be f32 or f64; got bf16");
+  expect_error(
+      [&] {
+        matmul(of({2, 3, 4}), of({3, 4}), {.a = true, .b = false});
+      },
+      "matmul: a must be [K,M]; got [2,3,4]");
+  expect_error(
+      [&] {
+        matmul(of({2, 3}), of({3, 4}, Dtype::f64));
+      },
+      "matmul: a and b must have one dtype; got f32 and f64; cast one of them");
+  expect_error(
+      [&] {
+        matmul(of({2, 3}, Dtype::i32), of({3, 4}, Dtype::i32));
+      },
+      "matmul: dtype must be f32 or f64 or bf16; got i32");
 }
 
 const RegisterCase registered{{
     .room = "matmul",
     .ops = {"matmul"},
     .examples = examples(),
+    .bf16 = Tolerance{5e-3, 8e-3},
     .bench = benches(),
     .checks = {{"equals a triple loop", equals_a_triple_loop},
+               {"every kernel equals a triple loop", every_kernel_equals_a_triple_loop},
+               {"the gradient of b is wide", bf16_gradients},
                {"an empty inner size gives zeros", an_empty_inner_size_gives_zeros},
                {"refuses sizes that do not meet", refuses_sizes_that_do_not_meet}},
 }};
