@@ -10,6 +10,7 @@
 #include "tensor/error.h"
 #include "tensor/file.h"
 #include "tensor/gemm.h"
+#include "tensor/ops/matmul.h"
 #include "tensor/parallel.h"
 #include "tensor/profile.h"
 #include "tensor/random.h"
@@ -32,28 +33,49 @@ struct Options {
   bool profile = false;
 };
 
+const auto started = std::chrono::steady_clock::now();  // of the process, all but the loading of it
+double seconds_since_start() { return std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count(); }
+
+Dtype dtype_of(const Options& o) { return o.dtype == "f64" ? Dtype::f64 : o.dtype == "bf16" ? Dtype::bf16 : Dtype::f32; }
+
 struct Timing {
   double median = 0, fastest = 0;  // seconds
   int runs = 0;
 };
 
-// Warms up once, then runs for about `seconds`, three times at least.
+// Calls f(begin, end), which sets a mark before and after what is to be timed; warms up, then runs for about `seconds`, three
+// times at least. On a GPU each run finds the second-level cache cold: a buffer larger than it is filled in between. That
+// also gives the host time to queue the work, so that its own speed is not what is measured.
 template <class F>
 Timing measure(Device& device, double seconds, F&& f) {
+  const bool gpu = device.kind() == DeviceKind::cuda;
+  const Tensor cold = gpu ? Tensor(device, {int64_t(1) << 29}, Dtype::bf16) : Tensor{};
   auto once = [&] {
-    const auto begin = std::chrono::steady_clock::now();
-    f();
-    device.synchronize();
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    if (gpu) device.fill(cold.data<void>(), 0, cold.bytes());
+    Device::Mark begin, end;
+    f(begin, end);
+    return device.seconds_between(begin, end);
   };
-  once();
+  for (int i = 0; i < (gpu ? 3 : 1); ++i) once();
   std::vector<double> times;
   for (double spent = 0; times.size() < 3 || (spent < seconds && times.size() < 1000);) spent += times.emplace_back(once());
   std::ranges::sort(times);
   return {times[times.size() / 2], times.front(), int(times.size())};
 }
+template <class F>
+Timing measure_all(Device& device, double seconds, F&& f) {  // the whole of f
+  return measure(device, seconds, [&](Device::Mark& begin, Device::Mark& end) {
+    begin = device.mark();
+    f();
+    end = device.mark();
+  });
+}
 
-// One thread's matrix product, the yardstick: C[1024,1024] = A B.
+// What a device can do at most, measured: the yardstick beside each figure. On the CPU one thread's product
+// C[1024,1024] = A B; on a GPU a bf16 product of 8192 and a copy of 1 GiB, bytes read and written.
+struct Ceilings {
+  double flops = 0, bytes = 0;  // a second; 0: not measured
+};
 template <class T>
 double gemm_rate(double seconds) {
   const int64_t n = 1024;
@@ -61,44 +83,74 @@ double gemm_rate(double seconds) {
   std::vector<T> c(size_t(n * n));
   const int threads = thread_count();
   set_thread_count(1);
-  const Timing t = measure(open_device("cpu"), seconds, [&] {
+  const Timing t = measure_all(open_device("cpu"), seconds, [&] {
     gemm({.m = n, .n = n, .k = n, .a = a.data(), .lda = n, .b = b.data(), .ldb = n, .c = c.data(), .ldc = n});
   });
   set_thread_count(threads);
   return 2.0 * n * n * n / t.median;
+}
+Tensor random_tensor(Device& device, const Shape& shape, Dtype dtype) {
+  const int64_t n = shape.numel(), period = 1 << 16;  // uploaded once, then repeated: zeros would run faster than data do
+  std::vector<double> values;
+  for (int64_t i = 0; i < std::min(n, period); ++i) values.push_back(Random(5, "bench").normal(uint64_t(i)));
+  const Tensor t(device, shape, dtype), seed = from_doubles(device, {int64_t(values.size())}, dtype, values), flat = t.reshape(Shape{n});
+  for (int64_t i = 0; i < n; i += period) copy_into(flat.rows(i, std::min(n, i + period)), seed.rows(0, std::min(n - i, period)));
+  return t;
+}
+Ceilings ceilings(Device& device, Dtype dtype) {
+  if (device.kind() != DeviceKind::cuda) return {.flops = dtype == Dtype::f64 ? gemm_rate<double>(0.3) : gemm_rate<float>(0.3)};
+  const int64_t n = 8192;
+  const Tensor a = random_tensor(device, {n, n}, Dtype::bf16), b = random_tensor(device, {n, n}, Dtype::bf16), c(device, {n, n}, Dtype::bf16);
+  const Timing product = measure_all(device, 0.1, [&] { kernels::matmul({.a = a, .b = b, .c = c, .transpose_b = true}); });
+  const Tensor from = random_tensor(device, {int64_t(1) << 29}, Dtype::bf16), to = empty_like(from);
+  const Timing copy = measure_all(device, 0.05, [&] { copy_into(to, from); });
+  return {.flops = 2.0 * n * n * n / product.median, .bytes = 2.0 * double(from.bytes()) / copy.median};
 }
 
 struct OpTimes {
   Timing forward, backward;
 };
 
+// Forward without a tape; backward with a new tape each time, as in training.
 OpTimes time_build(const Build& build, const std::vector<Tensor>& inputs, Device& device, double seconds) {
   std::vector<Var> constants;
   for (const Tensor& t : inputs) constants.push_back(constant(t));
   OpTimes times;
-  times.forward = measure(device, seconds, [&] { build(constants, {}); });
-  Tape tape;
-  std::vector<Var> leaves, roots;
-  for (size_t i = 0; i < inputs.size(); ++i) leaves.push_back(tape.leaf("in" + std::to_string(i), inputs[i]));
-  std::vector<Tensor> seeds;
-  for (const Var& v : build(leaves, {}))
-    if (v.tracked()) roots.push_back(v), seeds.push_back(full(device, v.shape(), v.value.dtype(), 1));
-  roots.resize(1);  // as in training: the loss depends on the first output
-  seeds.resize(1);
-  times.backward = measure(device, seconds, [&] { backward(roots, seeds, {.cut = {}, .ledger = {}, .keep = true, .into = {}}); });
+  times.forward = measure_all(device, seconds, [&] { build(constants, {}); });
+  Tensor seed;
+  times.backward = measure(device, seconds, [&](Device::Mark& begin, Device::Mark& end) {
+    Tape tape;
+    std::vector<Var> leaves, roots;
+    for (size_t i = 0; i < inputs.size(); ++i) leaves.push_back(tape.leaf("in" + std::to_string(i), inputs[i]));
+    for (const Var& v : build(leaves, {}))
+      if (v.tracked()) roots.push_back(v);
+    roots.resize(1);  // as in training: the loss depends on the first output
+    if (!seed) {
+      const Tensor& v = roots[0].value;
+      seed = v.numel() > 1 ? random_tensor(device, v.shape(), v.dtype()) : full(device, v.shape(), v.dtype(), 1);
+    }
+    begin = device.mark();
+    backward(roots, {seed});
+    end = device.mark();
+  });
   return times;
 }
 
-// A speed is never printed on a wrong result: forward, and the definition's forward, must agree here too.
+// A speed is never printed on a wrong result: forward and the definition's forward must agree here too. A GPU is held
+// against its own f64, which the laws hold against the CPU's: at these sizes the CPU would take minutes.
 void gate(const OpCase& c, const Bench& b, Device& device, Dtype dtype) {
-  auto outputs = [&](const Build& build, Device& d, Dtype t) {
-    std::vector<Var> in;
-    for (const Tensor& x : test::draw(c, b.example, d, t)) in.push_back(constant(x));
-    return build(in, {});
+  const bool gpu = device.kind() == DeviceKind::cuda;
+  const std::vector<Tensor> inputs = test::draw(c, b.example, device, dtype);
+  auto outputs = [](const Build& build, const std::vector<Tensor>& in) {
+    std::vector<Var> vars;
+    for (const Tensor& x : in) vars.push_back(constant(x));
+    return build(vars, {});
   };
-  const auto want = outputs(b.example.definition ? b.example.definition : b.example.build, open_device("cpu"), Dtype::f64);
-  const auto got = outputs(b.example.build, device, dtype);
-  const double limit = dtype == Dtype::f64 ? 1e-10 : c.f32.forward;
+  std::vector<Tensor> exact;
+  for (const Tensor& t : inputs) exact.push_back(from_doubles(gpu ? device : open_device("cpu"), t.shape(), Dtype::f64, to_doubles(t)));
+  const auto want = outputs(b.example.definition && !gpu ? b.example.definition : b.example.build, exact);
+  const auto got = outputs(b.example.build, inputs);
+  const double limit = dtype == Dtype::f64 ? 1e-10 : dtype == Dtype::bf16 ? c.bf16->forward : c.f32.forward;
   for (size_t i = 0; i < want.size(); ++i) {
     const double error = test::relative_error(to_doubles(got[i].value), to_doubles(want[i].value));
     check(error <= limit, Exit::failure, "bench: {} [{}] output {} must be within {:.0e} of its definition; it is {:.2e} off", c.room,
@@ -106,10 +158,14 @@ void gate(const OpCase& c, const Bench& b, Device& device, Dtype dtype) {
   }
 }
 
-Json row(const char* pass, const Timing& t, double flops, double bytes, double yardstick) {
+Json row(const char* pass, const Timing& t, double flops, double bytes, const Ceilings& most) {
   Json r{{"pass", pass}, {"median_ms", t.median * 1e3}, {"fastest_ms", t.fastest * 1e3}, {"runs", t.runs}};
-  if (flops > 0) r["gflops"] = flops / t.median / 1e9, r["share_of_gemm_per_thread"] = flops / t.median / yardstick / thread_count();
+  if (flops > 0) {
+    r["gflops"] = flops / t.median / 1e9;
+    r[most.bytes > 0 ? "share_of_matmul" : "share_of_gemm_per_thread"] = flops / t.median / most.flops / (most.bytes > 0 ? 1 : thread_count());
+  }
   if (bytes > 0) r["gbytes_per_s"] = bytes / t.median / 1e9;
+  if (bytes > 0 && most.bytes > 0) r["share_of_bandwidth"] = bytes / t.median / most.bytes;
   return r;
 }
 
@@ -117,21 +173,31 @@ Json bench_op(const Options& o, Device& device) {
   const auto& cases = test::all_cases();
   const auto found = std::ranges::find(cases, o.op, &OpCase::room);
   check(found != cases.end() && !found->bench.empty(), Exit::usage, "bench: no op with a bench is called '{}'; try ssd_scan or matmul", o.op);
-  const Dtype dtype = o.dtype == "f64" ? Dtype::f64 : Dtype::f32;
-  const double yardstick = dtype == Dtype::f64 ? gemm_rate<double>(0.3) : gemm_rate<float>(0.3);
+  const Dtype dtype = dtype_of(o);
+  const bool gpu = device.kind() == DeviceKind::cuda;
+  check(dtype != Dtype::bf16 || (found->bf16 && gpu), Exit::usage, "bench: {} does not run in bf16 on {}; use f32", o.op, device.name());
+  const Ceilings most = ceilings(device, dtype);
+  const bool has_large = std::ranges::any_of(found->bench, &Bench::large);
   Json out = Json::array();
   for (const Bench& b : found->bench) {
+    if (b.large != (gpu && has_large)) continue;
     gate(*found, b, device, dtype);
     const std::vector<Tensor> inputs = test::draw(*found, b.example, device, dtype);
     const OpTimes t = time_build(b.example.build, inputs, device, o.seconds);
-    Json rows = {row("forward", t.forward, b.forward_flops, b.forward_bytes, yardstick),
-                 row("backward", t.backward, b.backward_flops, b.backward_bytes, yardstick)};
-    if (b.example.definition && device.kind() == DeviceKind::cpu) {
+    // The bytes of a case count f32.
+    const double wide = dtype == Dtype::f64 ? 2 : dtype == Dtype::bf16 ? 0.5 : 1;
+    Json rows = {row("forward", t.forward, b.forward_flops, wide * b.forward_bytes, most),
+                 row("backward", t.backward, b.backward_flops, wide * b.backward_bytes, most)};
+    if (b.example.definition && !gpu) {
       const OpTimes d = time_build(b.example.definition, inputs, device, 0);
-      rows.push_back(row("definition forward", d.forward, 0, 0, yardstick));
-      rows.push_back(row("definition backward", d.backward, 0, 0, yardstick));
+      rows.push_back(row("definition forward", d.forward, 0, 0, most));
+      rows.push_back(row("definition backward", d.backward, 0, 0, most));
     }
-    out.push_back({{"op", o.op}, {"shape", b.example.name}, {"dtype", name(dtype)}, {"gemm_gflops_one_thread", yardstick / 1e9}, {"passes", rows}});
+    Json line{{"op", o.op}, {"shape", b.example.name}, {"dtype", name(dtype)}};
+    if (gpu) line["matmul_tflops"] = most.flops / 1e12, line["copy_gbytes_per_s"] = most.bytes / 1e9;
+    else line["gemm_gflops_one_thread"] = most.flops / 1e9;
+    line["passes"] = rows;
+    out.push_back(line);
   }
   return out;
 }
@@ -140,7 +206,9 @@ Json bench_op(const Options& o, Device& device) {
 class Step {
  public:
   Step(const ModelConfig& config, const Options& o, Device& device)
-      : device_(device), model_(config, 1, device), optimizer_({}, model_.parameters()), gradients_(model_.parameters()) {
+      : device_(device),
+        model_(config, 1, device, o.dtype == "f64" ? Dtype::f64 : Dtype::f32, dtype_of(o)),
+        optimizer_({}, model_.parameters()), gradients_(model_.parameters()) {
     std::vector<int32_t> ids;
     for (int64_t i = 0; i < o.batch * (o.sequence + 1); ++i)
       ids.push_back(int32_t(Random(1, "bench").below(uint64_t(i), uint64_t(config.vocab))));
@@ -151,10 +219,10 @@ class Step {
   void operator()() {
     {
       Tape tape;
-      const Var loss = mean(model_.nll(tape, ids_, labels_, {}));
+      const Var loss = model_.loss(tape, ids_, labels_, {}, {.factor = 1 / double(ids_.numel())}).loss;
       BackwardOptions options;
       options.into = gradients_.into();
-      backward(loss, full(device_, {}, Dtype::f32, 1), options);
+      backward(loss, full(device_, {}, loss.value.dtype(), 1), options);
     }
     optimizer_.step(gradients_, 1e-4);
     gradients_.clear();
@@ -173,27 +241,35 @@ Json bench_model(const Options& o, Device& device) {
   ModelConfig config = o.model.ends_with(".toml") ? load_config(o.model, o.set).model : model_preset(o.model);
   if (!config.vocab) config.vocab = o.vocab;
   if (o.layers) config.layers = o.layers;
+  const bool gpu = device.kind() == DeviceKind::cuda;
   Step step(config, o, device);
+  step();
+  device.synchronize();
+  const double first = seconds_since_start();
+  if (gpu)
+    for (int i = 0; i < 3; ++i) step();
   device.reset_peak();
-  const Timing t = measure(device, o.seconds, [&] { step(); });
+  const Timing t = measure_all(device, o.seconds, [&] { step(); });
   Json out{{"model", o.model}, {"layers", config.layers}, {"vocab", config.vocab}, {"batch", o.batch}, {"sequence", o.sequence},
-           {"parameters", step.parameters()}, {"step_ms", t.median * 1e3}, {"runs", t.runs},
-           {"tokens_per_s", double(o.batch * o.sequence) / t.median}, {"peak_bytes", device.bytes_peak()}};
+           {"dtype", o.dtype}, {"parameters", step.parameters()}, {"step_ms", t.median * 1e3}, {"runs", t.runs},
+           {"tokens_per_s", double(o.batch * o.sequence) / t.median}, {"peak_bytes", device.bytes_peak()}, {"start_to_first_step_s", first}};
   if (!o.profile) return out;
   profile_start();
-  const Timing p = measure(device, 0, [&] { step(); });
+  const Timing p = measure_all(device, 0, [&] { step(); });
   const Profile profile = profile_stop();
-  const double steps = p.runs + 1;
-  out["gemm_share"] = profile.gemm_seconds / (steps * p.median * thread_count());
-  out["gemm_gflops_per_thread"] = profile.gemm_flops / profile.gemm_seconds / 1e9;
+  const double steps = p.runs + (gpu ? 3 : 1);  // with those that warmed up
+  if (!gpu) {
+    out["gemm_share"] = profile.gemm_seconds / (steps * p.median * thread_count());
+    out["gemm_gflops_per_thread"] = profile.gemm_flops / profile.gemm_seconds / 1e9;
+  }
   for (const ProfileEntry& e : profile.kernels)
     out["kernels"].push_back({{"name", e.name}, {"calls", double(e.calls) / steps}, {"ms", e.seconds / steps * 1e3},
                               {"share", e.seconds / (steps * p.median)}});
   if (const int threads = thread_count(); threads > 1 && device.kind() == DeviceKind::cpu) {
     set_thread_count(1);
-    const Timing one = measure(device, o.seconds, [&] { step(); });
+    const Timing one = measure_all(device, o.seconds, [&] { step(); });
     set_thread_count(2);
-    const Timing two = measure(device, o.seconds, [&] { step(); });
+    const Timing two = measure_all(device, o.seconds, [&] { step(); });
     set_thread_count(threads);
     out["second_thread_speedup"] = one.median / two.median;
   }
@@ -210,14 +286,18 @@ void print_plain(const Json& r) {
                    k["ms"].get<double>(), 100 * k["share"].get<double>());
     return;
   }
-  fmt::print("{} [{}] {}; one thread's gemm: {:.1f} GFLOP/s\n", r["op"].get<std::string>(), r["shape"].get<std::string>(),
-             r["dtype"].get<std::string>(), r["gemm_gflops_one_thread"].get<double>());
-  for (const Json& p : r["passes"])
-    fmt::print("  {:<20} {:>10.3f} ms (fastest {:.3f}){}{}\n", p["pass"].get<std::string>(), p["median_ms"].get<double>(),
-               p["fastest_ms"].get<double>(),
-               p.contains("gflops") ? fmt::format("  {:8.2f} GFLOP/s, {:.0f}% of gemm per thread", p["gflops"].get<double>(),
-                                                  100 * p["share_of_gemm_per_thread"].get<double>()) : "",
-               p.contains("gbytes_per_s") ? fmt::format("  {:8.2f} GB/s", p["gbytes_per_s"].get<double>()) : "");
+  const bool gpu = r.contains("copy_gbytes_per_s");
+  fmt::print("{} [{}] {}; {}\n", r["op"].get<std::string>(), r["shape"].get<std::string>(), r["dtype"].get<std::string>(),
+             gpu ? fmt::format("a matmul does {:.0f} TFLOP/s, a copy {:.0f} GB/s", r["matmul_tflops"].get<double>(), r["copy_gbytes_per_s"].get<double>())
+                 : fmt::format("one thread's gemm: {:.1f} GFLOP/s", r["gemm_gflops_one_thread"].get<double>()));
+  for (const Json& p : r["passes"]) {
+    const auto share = [&](const char* key, const char* of) { return p.contains(key) ? fmt::format(", {:.0f}% of {}", 100 * p[key].get<double>(), of) : ""; };
+    fmt::print("  {:<20} {:>10.3f} ms (fastest {:.3f}){}{}{}{}{}\n", p["pass"].get<std::string>(), p["median_ms"].get<double>(),
+               p["fastest_ms"].get<double>(), p.contains("gflops") ? fmt::format("  {:8.2f} GFLOP/s", p["gflops"].get<double>()) : "",
+               share("share_of_gemm_per_thread", "gemm per thread"), share("share_of_matmul", "the matmul"),
+               p.contains("gbytes_per_s") ? fmt::format("  {:8.2f} GB/s", p["gbytes_per_s"].get<double>()) : "",
+               share("share_of_bandwidth", "the copy"));
+  }
 }
 
 int bench(const Options& o, const Common& common) {
@@ -225,7 +305,7 @@ int bench(const Options& o, const Common& common) {
   Device& device = open_device(o.device);
   Json rows = o.op.empty() ? Json::array({bench_model(o, device)}) : bench_op(o, device);
   for (Json& r : rows) {
-    r["device"] = device.name();
+    r["device"] = device.product();
     r["threads"] = thread_count();
     r["gemm"] = gemm_backend();
     r["version"] = version;
@@ -249,7 +329,7 @@ void bench_command(CLI::App& program, Common& common) {
   app.add_option("--batch", o->batch, "Sequences")->check(CLI::Range(1, 1 << 20));
   app.add_option("--seq", o->sequence, "Tokens a sequence")->check(CLI::Range(1, 1 << 24));
   app.add_option("--layers", o->layers, "Layers, instead of the model's")->check(CLI::Range(1, 1000));
-  app.add_option("--dtype", o->dtype, "f32 or f64")->check(CLI::IsMember({"f32", "f64"}));
+  app.add_option("--dtype", o->dtype, "f32, f64, or, on a GPU, bf16; of a model: its activations")->check(CLI::IsMember({"f32", "f64", "bf16"}));
   app.add_option("--device", o->device, "cpu or cuda:0");
   app.add_option("--seconds", o->seconds, "How long each measurement runs")->check(CLI::Range(0.0, 600.0));
   app.add_flag("--profile", o->profile, "With --model: time by kernel, the share of matrix products, the second thread's gain");

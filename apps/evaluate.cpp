@@ -44,7 +44,7 @@ Evaluation evaluate(const LanguageModel& model, BatchSource& source, const Evalu
       nll = to_doubles(cross_entropy(logits, batch.labels).value);
       rows = logits.value.reshape(Shape{B * T, logits.size(2)});
     } else {
-      nll = to_doubles(model.nll(tape, batch.ids, batch.labels, batch.packing).value);
+      nll = to_doubles(model.loss(tape, batch.ids, batch.labels, batch.packing, {}).nll);
     }
     const std::vector<int32_t> labels = to_host<int32_t>(batch.labels);
     for (int64_t b = 0; b < B; ++b) {

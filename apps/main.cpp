@@ -10,6 +10,7 @@
 #include "apps/version.h"
 #include "tensor/error.h"
 #include "tensor/parallel.h"
+#include "tensor/profile.h"
 
 namespace {
 
@@ -30,9 +31,11 @@ int run(int argc, char** argv) {
   Common common;
   common.command.assign(argv, argv + argc);
   int threads = 0;
+  bool wait = false;
   program.add_flag("--json", common.json, "Machine-readable output on stdout");
   program.add_option("--threads", threads, "Threads of the CPU device (default: the cores this process may use)")
       ->check(CLI::Range(1, 4096));
+  program.add_flag("--sync-every-op", wait, "Wait for each kernel, so that a fault inside one is reported with its name; slow");
   for (auto* add : {prepare_command, train_command, eval_command, generate_command, audit_command, info_command, bench_command,
                     convert_command})
     add(program, common);
@@ -46,6 +49,7 @@ int run(int argc, char** argv) {
     return int(Exit::usage);
   }
   if (threads) set_thread_count(threads);
+  sync_every_op = wait;
   return common.chosen();
 }
 

@@ -81,7 +81,7 @@ Plan plan_run(const Config& config) {
   {
     const Batch batch = batches.next();
     Tape tape = Tape::constants();
-    trainer.model.nll(tape, batch.ids, batch.labels, batch.packing);
+    trainer.model.loss(tape, batch.ids, batch.labels, batch.packing, {});
     plan.eval_peak = peak();
   }
   // This process has done all but the work. To come: a few decoded blocks and batches of the loader,

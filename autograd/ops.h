@@ -66,6 +66,13 @@ ConvResult causal_conv1d(const Var& x, const Var& weight, const Var& bias, const
 
 Var cross_entropy(const Var& logits, const Tensor& labels);  // -> nll [...], 0 where label = -100
 
+// linear_cross_entropy: factor * sum of the nll of x weight^T, without all logits at once; fused, walked once.
+struct LossResult {
+  Var loss;    // []
+  Tensor nll;  // [...], for reports: it carries no gradient
+};
+LossResult linear_cross_entropy(const Var& x, const Var& weight, const Tensor& labels, double factor);  // x [...,D], weight [V,D]
+
 // ssd_scan: S_t = exp(log_a_t) S_{t-1} + dt_t b_t x_t^T,  y_t = S_t^T c_t + d x_t
 struct SsdInputs {
   Var x;        // [B,T,H,P]

@@ -2,8 +2,13 @@
 //   plan     allocations, fills and copies join the stream; only download and synchronize wait
 //   grid     none: this file launches no kernel
 //   traffic  a freed block goes back to the pool, not to the driver, so a step's second pass allocates for free
-//   limits   memory from pageable host pointers is staged by the driver before upload returns
+//   limits   uploads go through a ring of pinned memory, so that they join the stream and the host does not wait; those
+//            larger than a quarter of it are copied as they are, and wait
 //   ceiling  PCIe for upload and download, HBM for copy and fill
+#include <algorithm>
+#include <cstring>
+#include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -44,6 +49,38 @@ std::string driver() {  // in words
          ", this build " + std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
 }
 
+// Pinned memory for uploads: the next bytes of a ring of four parts. A part is used again once the copies out of it have
+// passed in the stream, so the host waits only when it is three parts ahead.
+class Staging {
+ public:
+  static constexpr size_t part = size_t(4) << 20;
+
+  // Copies `bytes` <= part aside; the caller then queues the copy from there in the joined stream.
+  void* hold(const void* from, size_t bytes) {
+    if (!memory_) {
+      cuda_check(cudaMallocHost(&memory_, 4 * part));
+      for (cudaEvent_t& e : passed_) cuda_check(cudaEventCreateWithFlags(&e, cudaEventDisableTiming));
+    }
+    if (used_ + bytes > part) {
+      cuda_check(cudaEventRecord(passed_[at_], stream_));
+      at_ = (at_ + 1) % 4;
+      used_ = 0;
+      cuda_check(cudaEventSynchronize(passed_[at_]));  // at once where it was never recorded
+    }
+    char* p = static_cast<char*>(memory_) + at_ * part + used_;
+    std::memcpy(p, from, bytes);
+    used_ += (bytes + 255) / 256 * 256;
+    return p;
+  }
+  void join(cudaStream_t stream) { stream_ = stream; }
+
+ private:
+  void* memory_ = nullptr;
+  cudaEvent_t passed_[4] = {};
+  cudaStream_t stream_ = nullptr;
+  size_t at_ = 0, used_ = 0;
+};
+
 class CudaDevice final : public Device {
  public:
   explicit CudaDevice(int index) : index_(index) {
@@ -52,14 +89,24 @@ class CudaDevice final : public Device {
     cuda_check(cudaDeviceGetDefaultMemPool(&pool_, index_));
     uint64_t keep = UINT64_MAX;
     cuda_check(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep));
+    staging_.join(stream_);
   }
 
   DeviceKind kind() const override { return DeviceKind::cuda; }
   std::string name() const override { return "cuda:" + std::to_string(index_); }
+  std::string product() const override {
+    cudaDeviceProp properties;
+    cuda_check(cudaGetDeviceProperties(&properties, index_));
+    return properties.name;
+  }
 
   void fill(void* p, int byte, size_t bytes) override { cuda_check(cudaMemsetAsync(p, byte, bytes, use())); }
   void upload(void* to, const void* from, size_t bytes) override {
-    cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, use()));
+    if (bytes == 0) return;
+    const cudaStream_t stream = use();
+    if (bytes <= Staging::part) from = staging_.hold(from, bytes);
+    cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream));
+    if (bytes > Staging::part) cuda_check(cudaStreamSynchronize(stream));
   }
   void download(void* to, const void* from, size_t bytes) override {
     cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, use()));
@@ -70,6 +117,21 @@ class CudaDevice final : public Device {
   }
   void synchronize() override { cuda_check(cudaStreamSynchronize(use())); }
   void* stream() const override { return use(); }
+
+  Mark mark() override {
+    cudaEvent_t event;
+    use();
+    cuda_check(cudaEventCreate(&event));
+    cuda_check(cudaEventRecord(event, stream_));
+    return Mark(event, [](void* e) { cudaEventDestroy(static_cast<cudaEvent_t>(e)); });
+  }
+  double seconds_between(const Mark& begin, const Mark& end) override {
+    float milliseconds = 0;
+    const auto from = static_cast<cudaEvent_t>(begin.get()), to = static_cast<cudaEvent_t>(end.get());
+    cuda_check(cudaEventSynchronize(to));
+    cuda_check(cudaEventElapsedTime(&milliseconds, from, to));
+    return double(milliseconds) * 1e-3;
+  }
 
  protected:
   void* take(size_t bytes) override {
@@ -85,24 +147,41 @@ class CudaDevice final : public Device {
       cudaGetLastError();
       size_t free = 0, total = 0;
       cuda_check(cudaMemGetInfo(&free, &total));
-      unavailable(name() + ": " + std::to_string(bytes) + " bytes wanted beside " + std::to_string(bytes_live()) +
-                  " in use; " + std::to_string(free) + " of " + std::to_string(total) +
-                  " are free; use a smaller batch");
+      unavailable(name() + ": memory for " + mebibytes(bytes) + " more is wanted; " + mebibytes(bytes_live()) +
+                  " are in use, the largest tensors " + largest() + ", and " + mebibytes(free) + " of " + mebibytes(total) +
+                  " are free; use a smaller train.batch and more train.accumulate");
     }
     cuda_check(error);
+    sizes_[p] = bytes;
     return p;
   }
   // Runs in destructors: an error here was caused earlier, and the next launch or wait reports it.
-  void give(void* p, size_t) override { cudaFreeAsync(p, use()); }
+  void give(void* p, size_t) override {
+    {
+        sizes_.erase(p);
+    }
+    cudaFreeAsync(p, use());
+  }
 
  private:
+  static std::string mebibytes(size_t bytes) { return std::to_string((bytes + (1 << 20) - 1) >> 20) + " MiB"; }
+  std::string largest() {  // of the tensors alive, in words
+    std::vector<size_t> sizes;
+    for (const auto& [p, bytes] : sizes_) sizes.push_back(bytes);
+    std::sort(sizes.begin(), sizes.end(), std::greater<>());
+    std::string text;
+    for (size_t i = 0; i < std::min<size_t>(3, sizes.size()); ++i) text += (i ? ", " : "") + mebibytes(sizes[i]);
+    return text.empty() ? "none" : text;
+  }
   cudaStream_t use() const {
-    cuda_check(cudaSetDevice(index_));  // current is per thread, and the loader has its own
+    cuda_check(cudaSetDevice(index_));  // another device of the process may have been current
     return stream_;
   }
   const int index_;
   cudaStream_t stream_ = nullptr;
   cudaMemPool_t pool_ = nullptr;
+  Staging staging_;
+  std::map<void*, size_t> sizes_;  // of what is allocated: for the message when memory is out
 };
 
 Device& open(int index) {

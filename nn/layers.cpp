@@ -10,8 +10,10 @@ Linear make_linear(const Init& init, const std::string& name, int64_t out, int64
   if (bias) l.bias = init.make(name + ".bias", {out}, bias);
   return l;
 }
+Var widened(const Var& x) { return x.value.dtype() == Dtype::bf16 ? cast(x, Dtype::f32) : x; }
+
 Var Linear::operator()(Tape& tape, const Var& x) const {
-  const Var y = matmul(x, leaf(tape, weight), {.b = true});
+  const Var y = matmul(x, leaf_as(tape, weight, x.value.dtype()), {.b = true});
   return bias ? add(y, leaf(tape, *bias)) : y;
 }
 void Linear::each(const Visit& visit) {

@@ -10,7 +10,10 @@ namespace taper {
 
 using Visit = std::function<void(Parameter&)>;
 
-struct Linear {  // y = x W^T + b
+// x in the dtype that decays, step sizes and gates of a scan are kept in: f32 where x is bf16. x itself where it is wide.
+Var widened(const Var& x);
+
+struct Linear {  // y = x W^T + b, in the dtype of x: the weight is cast to it
   Parameter weight;               // [out,in]
   std::optional<Parameter> bias;  // [out]
   Var operator()(Tape& tape, const Var& x) const;

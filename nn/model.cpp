@@ -45,7 +45,12 @@ void ModelState::restart(const std::vector<bool>& rows) {
 }
 
 LanguageModel::LanguageModel(const ModelConfig& given, uint64_t seed, Device& device, Dtype dtype)
-    : config(completed(given)), device(device), dtype(dtype) {
+    : LanguageModel(given, seed, device, dtype, dtype) {}
+
+LanguageModel::LanguageModel(const ModelConfig& given, uint64_t seed, Device& device, Dtype dtype, Dtype activations)
+    : config(completed(given)), device(device), dtype(dtype), activations(activations) {
+  check(activations == dtype || (activations == Dtype::bf16 && dtype == Dtype::f32),
+        "model: activations must be {}, or bf16 beside f32 parameters; got {}", name(dtype), name(activations));
   const Init init(seed, device, dtype);
   const int64_t D = config.d_model, rows = vocabulary_rows(config);
   const bool lm = config.wiring == "lm", mqar = config.wiring == "mqar", rwkv = config.arch == "rwkv7", mamba = config.arch == "mamba2";
@@ -73,7 +78,7 @@ LanguageModel::LanguageModel(const ModelConfig& given, uint64_t seed, Device& de
   if (!config.tied_head) head = init.make("lm_head.weight", {rows, D}, draw);
 }
 
-Var LanguageModel::logits(Tape& tape, const Tensor& ids, const Packing& given, ModelState* state, const Random* dropout) const {
+Var LanguageModel::trunk(Tape& tape, const Tensor& ids, const Packing& given, ModelState* state, const Random* dropout) const {
   check(ids.rank() == 2 && ids.dtype() == Dtype::i32 && ids.numel() > 0, "model: ids must be i32 [B,T], not empty; got {} {}", name(ids.dtype()), ids.shape().text());
   const int64_t B = ids.size(0), T = ids.size(1);
   Packing packing = given;
@@ -83,8 +88,8 @@ Var LanguageModel::logits(Tape& tape, const Tensor& ids, const Packing& given, M
     packing.t0 = from_host<int64_t>(device, {B}, state->position);
   }
 
-  const Var table = leaf(tape, embedding);
-  Var x = taper::embedding(table, ids);  // [B,T,D]
+  Var x = taper::embedding(leaf(tape, embedding), ids);  // [B,T,D]
+  if (x.value.dtype() != activations) x = cast(x, activations);
   if (dropout && config.dropout > 0) x = taper::dropout(x, config.dropout, *dropout);
   if (pre_norm) x = (*pre_norm)(tape, x);
   Pass pass{.packing = packing};
@@ -109,12 +114,26 @@ Var LanguageModel::logits(Tape& tape, const Tensor& ids, const Packing& given, M
       position = governs ? T - governs : position + T;
     }
   }
-  return matmul(x, head ? leaf(tape, *head) : table, {.b = true});
+  return x;
+}
+
+Var LanguageModel::logits(Tape& tape, const Tensor& ids, const Packing& packing, ModelState* state, const Random* dropout) const {
+  const Var x = trunk(tape, ids, packing, state, dropout);
+  return matmul(x, head_weight(tape), {.b = true});
 }
 
 Var LanguageModel::nll(Tape& tape, const Tensor& ids, const Tensor& labels, const Packing& packing, ModelState* state,
                        const Random* dropout) const {
   return cross_entropy(logits(tape, ids, packing, state, dropout), labels);
+}
+
+LossResult LanguageModel::loss(Tape& tape, const Tensor& ids, const Tensor& labels, const Packing& packing, const LossOptions& o) const {
+  if (!o.fused) {
+    const Var each = nll(tape, ids, labels, packing, o.state, o.dropout);
+    return {scale(sum(each), o.factor), each.value};
+  }
+  const Var x = trunk(tape, ids, packing, o.state, o.dropout);
+  return linear_cross_entropy(x, head_weight(tape), labels, o.factor);
 }
 
 void LanguageModel::each(const Visit& visit) {

@@ -35,7 +35,10 @@ struct Block {
 
 class LanguageModel {
  public:
+  // dtype: of the parameters. activations: of what flows between them; bf16 beside f32 parameters is mixed precision, where
+  // norms' statistics, decays, states and the loss stay f32 and each weight is cast where it is used. Default: dtype.
   LanguageModel(const ModelConfig& config, uint64_t seed, Device& device, Dtype dtype = Dtype::f32);
+  LanguageModel(const ModelConfig& config, uint64_t seed, Device& device, Dtype dtype, Dtype activations);
 
   // ids [B,T] i32 -> logits [B,T,V], V the rounded vocabulary. With a state: continues from it (packing.t0 is taken from its
   // position) and leaves the state after T in it. dropout: where its draws come from, in training; none: no dropout.
@@ -43,6 +46,14 @@ class LanguageModel {
   // labels [B,T] i32, -100 ignored -> nll [B,T], 0 where ignored.
   Var nll(Tape& tape, const Tensor& ids, const Tensor& labels, const Packing& packing, ModelState* state = nullptr,
           const Random* dropout = nullptr) const;
+  // factor * sum of nll -> []. fused: by linear_cross_entropy, so that the logits never exist all at once.
+  struct LossOptions {
+    double factor = 1;
+    bool fused = true;
+    ModelState* state = nullptr;
+    const Random* dropout = nullptr;
+  };
+  LossResult loss(Tape& tape, const Tensor& ids, const Tensor& labels, const Packing& packing, const LossOptions& options) const;
 
   void each(const Visit& visit);  // names, optimizer, checkpoint, count: one list
   std::vector<Parameter*> parameters();
@@ -50,12 +61,17 @@ class LanguageModel {
 
   const ModelConfig config;  // completed
   Device& device;
-  const Dtype dtype;
+  const Dtype dtype, activations;
   Parameter embedding;            // [V,D]
   std::optional<Norm> pre_norm;   // rwkv7: of the embedding
   std::vector<Block> blocks;
   Norm norm_f;
   std::optional<Parameter> head;  // [V,D]; absent: the embedding
+
+ private:
+  // What the head sees: the last norm's output [B,T,D].
+  Var trunk(Tape& tape, const Tensor& ids, const Packing& packing, ModelState* state, const Random* dropout) const;
+  Var head_weight(Tape& tape) const { return leaf_as(tape, head ? *head : embedding, activations); }
 };
 
 }  // namespace taper

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "autograd/ops.h"
 #include "nn/orthogonal.h"
 #include "tensor/error.h"
 #include "tensor/parallel.h"
@@ -20,6 +21,11 @@ bool Parameter::decays() const {
 Var leaf(Tape& tape, const Parameter& p) {
   check(!p.name.empty() && p.value, "parameter: a leaf wants a name and a value; got name '{}'", p.name);
   return p.trainable ? tape.leaf(p.name, p.value) : constant(p.value);
+}
+
+Var leaf_as(Tape& tape, const Parameter& p, Dtype dtype) {
+  const Var v = leaf(tape, p);
+  return v.value.dtype() == dtype ? v : cast(v, dtype);
 }
 
 Draw fill_each(std::function<double(const Random& random, uint64_t index)> value) {

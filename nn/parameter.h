@@ -22,6 +22,9 @@ struct Parameter {
 // The parameter as a leaf of the tape (one leaf however often it is used), or a constant.
 Var leaf(Tape& tape, const Parameter& p);
 
+// The same in another dtype: cast, so that the graph shows it, and no cast where it is of that dtype.
+Var leaf_as(Tape& tape, const Parameter& p, Dtype dtype);
+
 // How elements first, first + 1, ... of a new parameter are drawn; first is even. The stream depends on the seed and
 // the parameter's name only, never on the order of construction.
 using Draw = std::function<void(const class Random& random, uint64_t first, std::span<double> values)>;

@@ -6,6 +6,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -23,6 +24,7 @@ class Device {
   virtual ~Device() = default;
   virtual DeviceKind kind() const = 0;
   virtual std::string name() const = 0;  // "cpu", "cuda:0", "plan"
+  virtual std::string product() const { return name(); }  // "NVIDIA H100 80GB HBM3": what records are kept under
 
   // Memory, 64-byte aligned. With poison on, new memory holds NaN (all bits set), so that an
   // element nobody wrote shows itself.
@@ -34,11 +36,16 @@ class Device {
   void reset_peak() { peak_ = live_; }
 
   virtual void fill(void* p, int byte, size_t bytes) = 0;
-  virtual void upload(void* to, const void* from_host, size_t bytes) = 0;
+  virtual void upload(void* to, const void* from_host, size_t bytes) = 0;    // from_host is free again on return
   virtual void download(void* to_host, const void* from, size_t bytes) = 0;  // waits
   virtual void copy(void* to, const void* from, size_t bytes) = 0;           // within the device
   virtual void synchronize() {}
   virtual void* stream() const { return nullptr; }
+
+  // Points in the device's work, and the seconds between two of them; seconds_between waits for the later one.
+  using Mark = std::shared_ptr<void>;
+  virtual Mark mark() = 0;
+  virtual double seconds_between(const Mark& begin, const Mark& end) = 0;
 
  protected:
   virtual void* take(size_t bytes) = 0;

@@ -30,8 +30,11 @@ struct Kernel {
     auto f = impl[size_t(kind)];
     if (!f)
       raise(std::string(name) + ": no " + taper::name(kind) + " implementation in this build");
-    const ProfileRange range(name, a.device());
-    f(a);
+    {
+      const ProfileRange range(name, a.device());
+      f(a);
+    }
+    if (sync_every_op) wait_for(name, a.device());
   }
 };
 

@@ -1,18 +1,18 @@
-// Profile: where the time of a step goes, by kernel and in matrix products. Off unless asked for.
+// Profile: where the time of a step goes, by kernel and in matrix products. Off unless asked for. And the switch
+// that makes every kernel wait, so that a fault inside one is found at its name.
 #pragma once
-#include <chrono>
 #include <cstdint>
 #include <string>
 #include <vector>
 
-namespace taper {
+#include "tensor/device.h"
 
-class Device;
+namespace taper {
 
 struct ProfileEntry {
   std::string name;
   int64_t calls = 0;
-  double seconds = 0;  // wall time of the kernel call
+  double seconds = 0;  // the device's time between the call's begin and end; a kernel that calls others includes them
 };
 
 struct Profile {
@@ -26,13 +26,15 @@ inline bool profiling = false;         // the one switch; set before the work, n
 void profile_start();                  // clears and turns on
 Profile profile_stop();                // turns off and returns what was gathered
 
-void profile_kernel(const char* name, double seconds);
 void profile_gemm(double seconds, double flops);  // thread safe
+
+inline bool sync_every_op = false;     // --sync-every-op
+void wait_for(const char* name, Device& device);  // an error of the device is raised with the kernel's name in front
 
 class ProfileRange {  // times one kernel call
  public:
   ProfileRange(const char* name, Device& device) : name_(name), device_(device) {
-    if (profiling) begin_ = std::chrono::steady_clock::now();
+    if (profiling) begin_ = device.mark();
   }
   ~ProfileRange() {
     if (profiling) end();
@@ -42,7 +44,7 @@ class ProfileRange {  // times one kernel call
   void end();
   const char* name_;
   Device& device_;
-  std::chrono::steady_clock::time_point begin_;
+  Device::Mark begin_;
 };
 
 }  // namespace taper

@@ -27,8 +27,8 @@ Var GatedDeltaNet::forward(Tape& tape, const Var& x, Pass& pass, MixerState* sta
   const int64_t B = x.size(0), T = x.size(1);
   const Attention::Inputs in = attention_.inputs(tape, x, pass.packing, state);
   const Var q = l2_norm(in.q, l2_eps), k = l2_norm(in.k, l2_eps);
-  const Var beta = sigmoid(b_proj_(tape, x));                                  // [B,T,H]
-  const Var dt = softplus(add(a_proj_(tape, x), leaf(tape, dt_bias_)));        // [B,T,H]
+  const Var beta = sigmoid(widened(b_proj_(tape, x)));                          // [B,T,H]
+  const Var dt = softplus(add(widened(a_proj_(tape, x)), leaf(tape, dt_bias_)));  // [B,T,H]
   const Var log_a = decay_(tape, dt, B, T, pass.packing);                      // [B,T,H]
 
   const DeltaResult scan = delta_scan({.q = q, .k = k, .v = in.v, .log_a = log_a, .beta = beta,

@@ -37,10 +37,10 @@ Var Gla::forward(Tape& tape, const Var& x, Pass& pass, MixerState* state) const 
   const Attention::Inputs in = attention_.inputs(tape, x, pass.packing, state);
   Var log_a;  // [B,T,H,K]
   if (steps_) {
-    const Var dt = softplus(add(steps_->proj(tape, x), leaf(tape, steps_->bias)));
+    const Var dt = softplus(add(widened(steps_->proj(tape, x)), leaf(tape, steps_->bias)));
     log_a = steps_->decay(tape, reshape(dt, {B, T, H, K}), B, T, pass.packing);
   } else {  // log sigmoid(z) = -softplus(-z)
-    log_a = reshape(scale(softplus(negate((*gate_)(tape, x))), -1 / gate_normalizer), {B, T, H, K});
+    log_a = reshape(scale(softplus(negate(widened((*gate_)(tape, x)))), -1 / gate_normalizer), {B, T, H, K});
   }
   const GlaResult scan = gla_scan({.q = in.q, .k = in.k, .v = in.v, .log_a = log_a, .initial = state ? state->recurrent : Var{}},
                                   1 / std::sqrt(double(K)), pass.packing);

@@ -39,7 +39,7 @@ Var Mamba2::forward(Tape& tape, const Var& input, Pass& pass, MixerState* state)
   const Var& gate = parts[0];
   const ConvResult conv = conv_(tape, parts[1], state && !state->history.empty() ? state->history[0] : Var{}, pass.packing);
   const auto xbc = split(conv.y, {inner, N, N});
-  const Var dt = softplus(add(parts[2], leaf(tape, dt_bias_)));     // [B,T,H]
+  const Var dt = softplus(add(widened(parts[2]), leaf(tape, dt_bias_)));     // [B,T,H]
   const Var log_a = decay_(tape, dt, B, T, pass.packing);           // [B,T,H]
 
   const SsdResult scan = ssd_scan({.x = reshape(xbc[0], {B, T, H, P}),

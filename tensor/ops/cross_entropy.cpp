@@ -55,9 +55,9 @@ void backward(const CrossEntropyBackward& a) {
           std::fill_n(d, V, T(0));
           continue;
         }
-        const T l = lse[i], scale = d_nll[i];
+        const T l = lse[i], scale = d_nll[i], right = math::exp(x[labels[i]] - l);
         for (int64_t v = 0; v < V; ++v) d[v] = math::exp(x[v] - l) * scale;
-        d[labels[i]] = (math::exp(x[labels[i]] - l) - 1) * scale;
+        d[labels[i]] = (right - 1) * scale;
       }
     });
   });

@@ -3,6 +3,8 @@
 //   forward    the row's maximum is taken off before exp; the row's log-sum-exp is saved
 //   backward   d_logits[i,v] = (exp(logits[i,v] - lse[i]) - [v = labels[i]]) * d_nll[i]; ignored rows: 0
 //
+//   d_logits may be logits itself.
+//
 //   logits [...,V]   labels [...] i32   nll [...]   lse [rows]   f32 f64
 //   Error: a label outside [0,V) that is not -100 (65), naming its position.
 #pragma once

@@ -48,8 +48,9 @@ struct Tolerance {  // relative L2 of f32 against f64
 
 struct Bench {
   Example example;
-  double forward_flops = 0, forward_bytes = 0;    // what the computation must do at least
+  double forward_flops = 0, forward_bytes = 0;    // what the computation must do at least; bytes: of f32
   double backward_flops = 0, backward_bytes = 0;
+  bool large = false;  // for a GPU, in place of those that are not
 };
 
 struct Check {  // a truth of this op alone; raises when it does not hold (expect.h)
