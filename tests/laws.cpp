@@ -1,4 +1,5 @@
-// taper_laws [ROOM...] [--complete] [--verbose]: holds the ops' cases to the laws; exit 1 if one fails.
+// taper_laws [ROOM...] [--complete] [--verbose] [--law NAME]... [--examples N] [--records FILE --commit HASH]: holds the
+// ops' cases to the laws; exit 1 if one fails. --records appends one JSON line a room and law. Law huge only when named.
 // The device is the CPU unless TAPER_TEST_DEVICE names another.
 #include <fmt/format.h>
 
@@ -8,6 +9,8 @@
 #include <map>
 #include <set>
 
+#include "tensor/error.h"
+#include "tensor/file.h"
 #include "tensor/kernel.h"
 #include "tests/support/laws.h"
 
@@ -39,7 +42,13 @@ int completeness() {
   return faults;
 }
 
-int hold_case(const OpCase& c, Device& device, bool verbose) {
+struct Options {
+  bool complete = false, verbose = false;
+  HoldOptions hold;
+  std::string records, commit;
+};
+
+int hold_case(const OpCase& c, Device& device, const Options& o) {
   struct Sum {
     int64_t tries = 0;
     int records = 0, failed = 0;
@@ -47,42 +56,55 @@ int hold_case(const OpCase& c, Device& device, bool verbose) {
   };
   std::map<std::string, Sum> laws;
   int faults = 0;
-  for (const LawRecord& r : hold(c, device)) {
+  for (const LawRecord& r : hold(c, device, o.hold)) {
     Sum& s = laws[r.law];
     s.tries += r.tries;
     ++s.records;
     s.worst = std::isnan(r.value) || std::isnan(s.worst) ? std::nan("") : std::max(s.worst, r.value);
     if (!r.pass) ++s.failed, ++faults;
-    if (!r.pass || verbose)
+    if (!r.pass || o.verbose)
       fmt::print("{} {} {} [{}] {}: {:.3e}, limit {:.1e}{}{}\n", r.pass ? "ok  " : "FAIL", c.room, r.law, r.example, r.subject,
                  r.value, r.limit, r.pass || r.detail.empty() ? "" : "\n     ", r.pass ? "" : r.detail);
   }
   for (const std::string& law : laws_of(c, device))
-    if (!laws.contains(law)) fmt::print("FAIL {}: no record of law {}\n", c.room, law), ++faults;
-  for (const auto& [law, s] : laws)
+    if (o.hold.laws.empty() && !laws.contains(law)) fmt::print("FAIL {}: no record of law {}\n", c.room, law), ++faults;
+  for (const auto& [law, s] : laws) {
+    if (!o.records.empty())
+      append_line(o.records, fmt::format(R"({{"commit":"{}","device":"{}","room":"{}","law":"{}","records":{},"tries":{},"worst":{},"failed":{}}})", o.commit,
+                                         device.product(), c.room, law, s.records, s.tries,
+                                         std::isfinite(s.worst) ? fmt::format("{:.3e}", s.worst) : "null", s.failed));
     fmt::print("{:<18} {:<11} {:>5} records {:>6} tries, worst {:.2e}{}\n", c.room, law, s.records, s.tries, s.worst,
                s.failed ? fmt::format(", {} FAILED", s.failed) : "");
+  }
   return faults;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) try {
-  bool complete = false, verbose = false;
+  Options o;
   std::vector<std::string> rooms;
   for (int i = 1; i < argc; ++i) {
     const std::string a = argv[i];
-    if (a == "--complete") complete = true;
-    else if (a == "--verbose") verbose = true;
+    const auto value = [&] {
+      check(i + 1 < argc, Exit::usage, "{} wants a value", a);
+      return std::string(argv[++i]);
+    };
+    if (a == "--complete") o.complete = true;
+    else if (a == "--verbose") o.verbose = true;
+    else if (a == "--law") o.hold.laws.push_back(value());
+    else if (a == "--examples") o.hold.examples = std::stoul(value());
+    else if (a == "--records") o.records = value();
+    else if (a == "--commit") o.commit = value();
     else rooms.push_back(a);
   }
   const char* name = std::getenv("TAPER_TEST_DEVICE");
   Device& device = open_device(name ? name : "cpu");
-  int faults = complete ? completeness() : 0, held = 0;
+  int faults = o.complete ? completeness() : 0, held = 0;
   for (const OpCase& c : all_cases()) {
-    if (complete && rooms.empty()) break;
+    if (o.complete && rooms.empty()) break;
     if (!rooms.empty() && std::ranges::find(rooms, c.room) == rooms.end()) continue;
-    faults += hold_case(c, device, verbose);
+    faults += hold_case(c, device, o);
     ++held;
   }
   if (!rooms.empty() && held < int(rooms.size())) fmt::print("FAIL: no case for one of the rooms named\n"), ++faults;

@@ -75,10 +75,11 @@ bool same_bits(const Tensor& a, const Tensor& b) {
 
 class Holder {
  public:
-  Holder(const OpCase& c, Device& device) : c_(c), device_(device) {}
+  Holder(const OpCase& c, Device& device, const HoldOptions& options) : c_(c), device_(device), options_(options) {}
 
   std::vector<LawRecord> hold() {
-    for (const Example& e : c_.examples) {
+    for (size_t i = 0; i < std::min(c_.examples.size(), options_.examples); ++i) {
+      const Example& e = c_.examples[i];
       guard("gradcheck", e, [&] { gradcheck_law(e); });
       guard("definition", e, [&] { definition_law(e); });
       if (bf16_runs()) guard("bf16", e, [&] { bf16_law(e); });
@@ -87,8 +88,11 @@ class Holder {
       guard("linear", e, [&] { linear_law(e); });
       if (c_.looks_back) guard("packing", e, [&] { packing_law(e); });
     }
-    if (!c_.examples.empty()) alive_law();
+    if (!c_.examples.empty() && asked("alive") && asked("gradcheck")) alive_law();
+    if (std::ranges::count(options_.laws, "huge"))
+      for (const Example& e : c_.huge) guard("huge", e, [&] { huge_law(e); });
     for (const Check& check : c_.checks) {
+      if (!asked("check")) break;
       LawRecord r{"check", "", check.name, 0, 0, 1, true, ""};
       try {
         check.run();
@@ -102,6 +106,7 @@ class Holder {
   }
 
  private:
+  bool asked(const std::string& law) const { return options_.laws.empty() || std::ranges::count(options_.laws, law) > 0; }
   bool bf16_runs() const { return c_.bf16 && device_.kind() == DeviceKind::cuda; }
   std::vector<Dtype> dtypes() const {
     return bf16_runs() ? std::vector{Dtype::f32, Dtype::f64, Dtype::bf16} : std::vector{Dtype::f32, Dtype::f64};
@@ -114,6 +119,7 @@ class Holder {
 
   template <class F>
   void guard(const char* law, const Example& e, F&& f) {
+    if (!asked(law)) return;
     try {
       f();
     } catch (const std::exception& x) {
@@ -204,6 +210,66 @@ class Holder {
       const Run got = run(e.build, draw(c_, e, device_, Dtype::bf16), packing(device_), {}, 1, true);
       compare("bf16", e, starts.empty() ? "bf16" : "packed bf16", got, want, c_.bf16->forward, c_.bf16->backward);
     }
+  }
+
+  // Random numbers, 2^20 of them over and over: drawing 2^31 would take minutes.
+  Tensor tiled(const Fill& fill, const std::string& purpose, const Shape& shape, Dtype dtype) const {
+    const int64_t n = shape.numel(), period = std::min(n, int64_t(1) << 20);
+    const Tensor t(device_, shape, dtype), seed = from_doubles(device_, {period}, dtype, draws(fill, Random(11, purpose), period));
+    const Tensor flat = t.reshape(Shape{n});
+    for (int64_t i = 0; i < n; i += period) copy_into(flat.rows(i, std::min(n, i + period)), seed.rows(0, std::min(period, n - i)));
+    return t;
+  }
+
+  // The number of bytes in which two tensors differ, a piece at a time.
+  double bytes_that_differ(const Tensor& a, const Tensor& b) const {
+    double differ = 0;
+    const Tensor x = a.reshape(Shape{a.numel()}), y = b.reshape(Shape{b.numel()});
+    std::vector<char> u, v;
+    for (int64_t i = 0, step = int64_t(1) << 26; i < a.numel(); i += step) {
+      const Tensor p = x.rows(i, std::min(a.numel(), i + step)), q = y.rows(i, std::min(a.numel(), i + step));
+      u.resize(p.bytes()), v.resize(q.bytes());
+      device_.download(u.data(), p.data<void>(), u.size());
+      device_.download(v.data(), q.data<void>(), v.size());
+      if (std::memcmp(u.data(), v.data(), u.size()) != 0)
+        for (size_t k = 0; k < u.size(); ++k) differ += u[k] != v[k];
+    }
+    return differ;
+  }
+
+  void huge_law(const Example& e) {
+    const Dtype dtype = c_.bf16 ? Dtype::bf16 : Dtype::f32;
+    std::vector<Tensor> inputs;
+    int64_t B = 0, most = 0;
+    for (const Input& in : e.inputs) {
+      inputs.push_back(tiled(in.fill, c_.room + "/" + in.edge, in.shape, in.wide ? wide(dtype) : dtype));
+      if (in.time_axis >= 0) B = in.shape[0];
+      most = std::max(most, in.shape.numel());
+    }
+    const auto part = [&](int64_t begin, int64_t end, Tensor d) {
+      Tape tape;
+      std::vector<Var> leaves;
+      for (size_t i = 0; i < inputs.size(); ++i)
+        leaves.push_back(tape.leaf("in" + std::to_string(i), e.inputs[i].time_axis >= 0 ? inputs[i].rows(begin, end) : inputs[i]));
+      const Var y = e.build(leaves, {})[0];
+      if (!d) d = tiled(normal(), "cotangent", y.shape(), y.value.dtype());
+      most = std::max(most, y.value.numel());
+      Run r{.outputs = {y.value, d}, .gradients = std::vector<Tensor>(inputs.size())};
+      auto found = backward(y, d);
+      for (size_t i = 0; i < inputs.size(); ++i)
+        if (e.inputs[i].time_axis >= 0) r.gradients[i] = found.at("in" + std::to_string(i));
+      return r;
+    };
+    const Run whole = part(0, B, {});
+    double differ = 0;
+    for (const auto& [begin, end] : {std::pair{int64_t(0), B / 2}, {B / 2, B}}) {
+      const Run half = part(begin, end, whole.outputs[1].rows(begin, end));
+      differ += bytes_that_differ(whole.outputs[0].rows(begin, end), half.outputs[0]);
+      for (size_t i = 0; i < inputs.size(); ++i)
+        if (half.gradients[i]) differ += bytes_that_differ(whole.gradients[i].rows(begin, end), half.gradients[i]);
+    }
+    add("huge", e, "bytes that differ", differ, 0);
+    add("huge", e, "2^31 less the elements of the largest tensor", double((int64_t(1) << 31) - most), -1);
   }
 
   double bit_differences(const Run& a, const Run& b) const {
@@ -363,6 +429,7 @@ class Holder {
 
   const OpCase& c_;
   Device& device_;
+  const HoldOptions options_;
   std::set<std::string> alive_;
   std::vector<LawRecord> records_;
 };
@@ -377,7 +444,7 @@ std::vector<Tensor> draw(const OpCase& c, const Example& e, Device& device, Dtyp
   return inputs;
 }
 
-std::vector<LawRecord> hold(const OpCase& c, Device& device) { return Holder(c, device).hold(); }
+std::vector<LawRecord> hold(const OpCase& c, Device& device, const HoldOptions& options) { return Holder(c, device, options).hold(); }
 
 std::vector<std::string> laws_of(const OpCase& c, const Device& device) {
   if (c.ops.empty()) return {"check"};

@@ -10,9 +10,12 @@
 //   repeat       two runs, and runs with 1 and 3 threads, have the same bits
 //   linear       backward(2d) = 2 backward(d) in every bit; backward(0) = 0
 //   alive        every input carries a nonzero gradient in some example, or the case says why not
+//   huge         on a GPU, when asked for: more than 2^31 elements at once have the bits of two halves
 //   packing      a packed batch equals its documents run alone: f64 1e-12, f32 by tolerance
 //   check        the case's own named truths
 #pragma once
+#include <cstdint>
+
 #include "tests/support/op_case.h"
 
 namespace taper::test {
@@ -25,7 +28,11 @@ struct LawRecord {
   std::string detail;                 // for a failure
 };
 
-std::vector<LawRecord> hold(const OpCase& c, Device& device);
+struct HoldOptions {
+  std::vector<std::string> laws = {};  // only these; empty: all but huge
+  size_t examples = SIZE_MAX;          // the first so many of a case
+};
+std::vector<LawRecord> hold(const OpCase& c, Device& device, const HoldOptions& options = {});
 
 // The laws a case must have records for.
 std::vector<std::string> laws_of(const OpCase& c, const Device& device);
