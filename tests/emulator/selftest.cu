@@ -1,0 +1,2 @@
+// The emulator's own test.
+int main() { return 0; }
