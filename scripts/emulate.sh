@@ -38,7 +38,7 @@ binary=$(mktemp "$directory/laws.XXXXXX")
   done
   link=(-fsanitize=alignment)
   if [ $variant = asan ]; then link=(-fsanitize=address,alignment,bounds); fi
-  objects=("$directory/$variant"/tests/emulator/{emulator,device}.cpp.o)
+  objects=("$directory/$variant"/tests/emulator/{emulator,device,stand_ins}.cpp.o)
   if [ $selftest = yes ]; then
     objects+=("$directory/$variant/tests/emulator/selftest.cu.o")
     mapfile -t more < <(ls "$directory"/cpu/tensor/*.o)
@@ -47,7 +47,7 @@ binary=$(mktemp "$directory/laws.XXXXXX")
       for f in tensor/*.cpp tensor/ops/*.cpp autograd/*.cpp autograd/ops/*.cpp tests/support/*.cpp tests/ops/*.cpp tests/laws.cpp; do
         o="$directory/cpu/$f.o"; if [ -f "$o" ]; then echo "$o"; fi
       done
-      for f in cuda/*.cu cuda/ops/*.cu; do
+      for f in cuda/*.cu cuda/*/*.cu; do
         o="$directory/$variant/$f.o"; if [ -f "$o" ]; then echo "$o"; fi
       done)
   fi

@@ -12,6 +12,8 @@ CPU = ["tensor/*.cpp", "tensor/ops/*.cpp", "autograd/*.cpp", "autograd/ops/*.cpp
 FLAGS = "-std=c++20 -march=native -fno-math-errno -fno-trapping-math"
 # The kernels: casts between vector types are everywhere; sums and products fuse as on the GPU.
 KERNEL_FLAGS = f"{FLAGS} -w -g1 -O2 -fno-strict-aliasing -ffp-contract=fast -fsanitize=alignment -fno-sanitize-recover=all"
+STAND_INS = ["cuda/device.cu", "cuda/blas.cu", "cuda/levels/matmul_6_wgmma_tma.cu"]  # tests/emulator/ has others for these
+RUNTIME = ["emulator.cpp", "device.cpp", "stand_ins.cpp"]
 VARIANTS = {"plain": "", "asan": "-O1 -fno-omit-frame-pointer -fsanitize=address,bounds"}
 
 
@@ -45,15 +47,15 @@ def main():
         if header != "cuda/mma.cuh":
             lines.append(f"build {directory}/translated/{header}: translate {header} | tests/emulator/translate.py")
     translated = " ".join(f"{directory}/translated/{h}" for h in headers if h != "cuda/mma.cuh")
-    sources = [f for f in sorted(glob.glob("cuda/*.cu") + glob.glob("cuda/ops/*.cu")) if f != "cuda/device.cu"]
+    sources = [f for f in sorted(glob.glob("cuda/**/*.cu", recursive=True)) if f not in STAND_INS]
     for source in [*sources, "tests/emulator/selftest.cu"]:
         lines.append(f"build {directory}/translated/{source}.cpp: translate {source} | tests/emulator/translate.py")
     for variant, flags in VARIANTS.items():
         for source in sources + ["tests/emulator/selftest.cu"]:
             lines.append(f"build {directory}/{variant}/{source}.o: kernel {directory}/translated/{source}.cpp || {translated}\n  flags = {flags}")
-        for source in ["tests/emulator/emulator.cpp", "tests/emulator/device.cpp"]:
-            lines.append(f"build {directory}/{variant}/{source}.o: kernel {source}\n  flags = {flags}")
-        runtime = " ".join(f"{directory}/{variant}/tests/emulator/{s}.o" for s in ["emulator.cpp", "device.cpp"])
+        for source in RUNTIME:
+            lines.append(f"build {directory}/{variant}/tests/emulator/{source}.o: kernel tests/emulator/{source}\n  flags = {flags}")
+        runtime = " ".join(f"{directory}/{variant}/tests/emulator/{s}.o" for s in RUNTIME)
         lines.append(f"build runtime_{variant}: phony {runtime}")
         lines.append(f"build rooms_{variant}: phony " + " ".join(f"{directory}/{variant}/{s}.o" for s in sources))
         lines.append(f"build selftest_{variant}: phony {directory}/{variant}/tests/emulator/selftest.cu.o")
