@@ -1,0 +1,20 @@
+// Stand-ins for what the emulator does not run: cuBLASLt and the kernels of Hopper. They take no product.
+#include "tensor/raise.h"
+
+namespace taper {
+class Device;
+}
+
+namespace taper::cuda {
+
+struct Product;
+
+bool blas_takes(Device&, const Product&) { return false; }
+void blas_matmul(Device&, const Product&) { raise("emulator: no cuBLASLt"); }
+std::string blas_version() { return ""; }
+
+bool matmul_wgmma_runs() { return false; }
+bool matmul_wgmma_takes(const Product&) { return false; }
+void matmul_wgmma(const Product&) { raise("emulator: no wgmma"); }
+
+}  // namespace taper::cuda
