@@ -22,18 +22,19 @@ SsdResult ssd_scan(const SsdInputs& in, const Packing& packing, int64_t chunk) {
   check(T >= 1 && chunk >= 0, "ssd_scan: wants T >= 1 and chunk >= 0; got T {} and chunk {}", T, chunk);
   check(G >= 1 && H % G == 0, "ssd_scan: the {} groups of b must divide the {} heads of x", G, H);
   check(in.log_a && in.c, "ssd_scan: log_a and c must be given");
-  check_input("log_a", in.log_a, {B, T, H}, x.dtype());
+  const Dtype kept = wide(x.dtype());  // decays, steps and states stay wide
+  check_input("log_a", in.log_a, {B, T, H}, kept);
   check_input("b", in.b, {B, T, G, N}, x.dtype());
   check_input("c", in.c, {B, T, G, N}, x.dtype());
-  check_input("dt", in.dt, {B, T, H}, x.dtype());
-  check_input("d", in.d, {H}, x.dtype());
-  check_input("initial", in.initial, {B, H, N, P}, x.dtype());
+  check_input("dt", in.dt, {B, T, H}, kept);
+  check_input("d", in.d, {H}, kept);
+  check_input("initial", in.initial, {B, H, N, P}, kept);
   check_packing("ssd_scan", packing, B, T);
 
   const kernels::SsdScanInputs inputs{.x = x, .log_a = in.log_a.value, .b = in.b.value, .c = in.c.value, .dt = in.dt.value,
                                       .d = in.d.value, .initial = in.initial.value, .packing = packing};
   Device& device = x.device();
-  const Tensor y = empty_like(x), final(device, {B, H, N, P}, x.dtype());
+  const Tensor y = empty_like(x), final(device, {B, H, N, P}, kept);
   const Tensor states = chunk ? Tensor(device, {B, (T + chunk - 1) / chunk, H, N, P}, x.dtype()) : Tensor{};
   kernels::ssd_scan_forward({.in = inputs, .y = y, .final = final, .states = states, .chunk = chunk});
 

@@ -5,7 +5,8 @@
 //
 //   x [B,T,H,P]   log_a [B,T,H] <= 0   b c [B,T,G,N], G divides H: heads h*G/H share a row
 //   dt [B,T,H] absent: 1   d [H] absent: 0   initial [B,H,N,P] absent: 0   final [B,H,N,P]
-//   f32 f64. At a document start (packing) the state begins at 0.
+//   f32 f64; on CUDA also bf16: then x b c y, their gradients and states are bf16, the others f32.
+//   At a document start (packing) the state begins at 0.
 //
 // Chunked form. In a chunk of L tokens, G_i = sum of log_a up to i, kept in f64 so that a difference
 // G_i - G_j <= 0 is exact even behind a huge decay; only such differences are exponentiated.

@@ -31,14 +31,14 @@ Example example(const Dims& s) {
   Example e{.name = fmt::format("B={} T={} H={} P={} G={} N={} decay {}..{} chunk {}{}", s.B, s.T, s.H, s.P, s.G, s.N, s.slowest,
                                 s.fastest, s.chunk, s.dt ? "" : " bare"),
             .inputs = {{.edge = "x", .shape = {s.B, s.T, s.H, s.P}, .time_axis = 1},
-                       {.edge = "log_a", .shape = {s.B, s.T, s.H}, .fill = uniform(-s.fastest, -s.slowest), .time_axis = 1},
+                       {.edge = "log_a", .shape = {s.B, s.T, s.H}, .fill = uniform(-s.fastest, -s.slowest), .time_axis = 1, .wide = true},
                        {.edge = "b", .shape = {s.B, s.T, s.G, s.N}, .time_axis = 1},
                        {.edge = "c", .shape = {s.B, s.T, s.G, s.N}, .time_axis = 1}},
             .build = scan(s, s.chunk),
             .definition = scan(s, 0)};
-  if (s.dt) e.inputs.push_back({.edge = "dt", .shape = {s.B, s.T, s.H}, .fill = uniform(0.1, 1), .time_axis = 1});
-  if (s.d) e.inputs.push_back({.edge = "d", .shape = {s.H}});
-  if (s.initial) e.inputs.push_back({.edge = "initial", .shape = {s.B, s.H, s.N, s.P}, .carried = true});
+  if (s.dt) e.inputs.push_back({.edge = "dt", .shape = {s.B, s.T, s.H}, .fill = uniform(0.1, 1), .time_axis = 1, .wide = true});
+  if (s.d) e.inputs.push_back({.edge = "d", .shape = {s.H}, .wide = true});
+  if (s.initial) e.inputs.push_back({.edge = "initial", .shape = {s.B, s.H, s.N, s.P}, .wide = true, .carried = true});
   return e;
 }
 
@@ -180,6 +180,7 @@ const RegisterCase registered{{
     .ops = {"ssd_scan"},
     .examples = examples(),
     .looks_back = true,
+    .bf16 = Tolerance{5e-3, 8e-3},
     .bench = {bench({.B = 1, .T = 2048, .H = 24, .P = 64, .G = 1, .N = 128, .initial = false}), bench({.B = 4, .T = 512, .H = 8, .P = 64, .G = 1, .N = 64, .initial = false})},
     .checks = {{"survives extreme decays", survives_extreme_decays},
                {"holds over 1000 tokens", holds_over_1000_tokens},
