@@ -36,6 +36,7 @@ class Audited {
     if (!config_.vocab) config_.vocab = 257;
     config_.dropout = 0;
     model_ = std::make_unique<LanguageModel>(config_, 42, cpu_, Dtype::f64);
+    model_->fused = false;
     const Random random(42, "audit");
     std::vector<int32_t> ids, labels;
     for (int64_t i = 0; i < o.batch * o.steps; ++i) {

@@ -103,6 +103,7 @@ struct Compared {
 bool check_model(const SafetensorsFile& file, const ModelConfig& config, GoldenRecord& r) {
   Device& cpu = open_device("cpu");
   LanguageModel model(config, 0, cpu, Dtype::f64);
+  model.fused = false;
   model.each([&](Parameter& p) { fill(file, p); });
   const Tensor ids = file.read("ids", cpu);
   check(ids.rank() == 2 && ids.dtype() == Dtype::i32, Exit::bad_data, "golden {}: ids must be I32 [B,T]; they are {} {}", file.path().string(),

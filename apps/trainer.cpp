@@ -31,6 +31,7 @@ Trainer::Trainer(const Config& c, Device& device, std::unique_ptr<BatchSource> b
     : config(c), device(device), model(c.model, uint64_t(c.run.seed), device, Dtype::f32, c.train.precision == "bf16" ? Dtype::bf16 : Dtype::f32),
       optimizer(adamw_config(c), model.parameters()),
       source(std::move(batches)), gradients_(model.parameters()) {
+  model.fused = c.fusion == "full";
   check(c.train.precision == "f32" || device.kind() != DeviceKind::cpu, Exit::bad_config,
         "config: train.precision = \"{}\" wants a GPU; this run is on {}; use \"f32\"", c.train.precision, device.name());
   check(source->vocab() <= c.model.vocab, Exit::bad_config, "config: model.vocab must be at least the data's {}; got {}",
@@ -58,7 +59,7 @@ Tensor Trainer::walk(const Batch& batch, double weight, int64_t step, int64_t mi
   const auto part = [&](Tape& tape, const Tensor& ids, const Tensor& labels, const Packing& packing, ModelState* state, uint64_t segment) {
     tape.watch = watch;
     const Random dropout(draws, segment);
-    return model.loss(tape, ids, labels, packing, {.factor = weight, .fused = config.fusion == "full", .state = state, .dropout = &dropout}).loss;
+    return model.loss(tape, ids, labels, packing, {.factor = weight, .state = state, .dropout = &dropout}).loss;
   };
   if (config.train.bptt_segments == 1) {
     Tape tape;

@@ -121,6 +121,13 @@ struct ShiftResult {
 };
 ShiftResult token_shift(const Var& x, const Var& last, const Packing& packing);  // last [B,D]; absent: 0
 
+// token_mix: y_m = x + token_shift(x).y * weight_m for up to six weights at once.
+struct MixResult {
+  std::vector<Var> y;  // [B,T,D] each, one for each weight
+  Var tail;            // [B,D]
+};
+MixResult token_mix(const Var& x, const Var& last, const std::vector<Var>& weights, const Packing& packing);  // weights [D]
+
 // bonus: y + (sum_n r_n k_n weight_n) v per head: what RWKV's current token adds.  r k [B,T,H,K], y v [B,T,H,V], weight [H,K]
 Var bonus(const Var& y, const Var& r, const Var& k, const Var& v, const Var& weight);
 

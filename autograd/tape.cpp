@@ -185,7 +185,8 @@ std::vector<Var> record(const Op& op, std::vector<Var> inputs, const std::vector
   node.backward = std::move(backward);
   tape->nodes.push_back(std::move(node));
   if (tape->watch)
-    for (size_t i = 0; i < outs.size(); ++i) tape->watch(tape->nodes.back().label() + "." + op.outputs[i], outs[i]);
+    for (size_t i = 0; i < outs.size(); ++i)
+      if (outs[i]) tape->watch(tape->nodes.back().label() + "." + op.outputs[i], outs[i]);
   for (size_t i = 0; i < vars.size(); ++i) {
     vars[i].tape = tape;
     vars[i].node = int(tape->nodes.size()) - 1;

@@ -62,12 +62,22 @@ void SwiGlu::each(const Visit& visit) {
   for (Linear* l : {&gate, &up, &down}) l->each(visit);
 }
 
-Var ChannelMix::operator()(Tape& tape, const Var& x, const Packing& packing, Var* last) const {
+MixResult mix_tokens(Tape& tape, const Var& x, const Var& last, const std::vector<const Parameter*>& weights, const Packing& packing,
+                     bool fused) {
+  std::vector<Var> by;
+  for (const Parameter* p : weights) by.push_back(reshape(leaf(tape, *p), {x.size(-1)}));
+  if (fused) return token_mix(x, last, by, packing);
+  const ShiftResult shift = token_shift(x, last, packing);
+  MixResult r{.y = {}, .tail = shift.tail};
+  for (const Var& w : by) r.y.push_back(add(x, multiply(shift.y, w)));
+  return r;
+}
+
+Var ChannelMix::operator()(Tape& tape, const Var& x, const Packing& packing, bool fused, Var* last) const {
   const Scope scope(tape, "ffn");
-  const ShiftResult shift = token_shift(x, last ? *last : Var{}, packing);
-  if (last) *last = shift.tail;
-  const Var mixed = add(x, multiply(shift.y, leaf(tape, x_k)));
-  return value(tape, square(relu(key(tape, mixed))));
+  const MixResult mixed = mix_tokens(tape, x, last ? *last : Var{}, {&x_k}, packing, fused);
+  if (last) *last = mixed.tail;
+  return value(tape, square(relu(key(tape, mixed.y[0]))));
 }
 void ChannelMix::each(const Visit& visit) {
   visit(x_k);

@@ -53,11 +53,14 @@ struct SwiGlu {  // down(silu(gate x) * up x)
   Var operator()(Tape& tape, const Var& x) const;
   void each(const Visit& visit);
 };
+// x moved towards the token before it by each weight in turn, by the fused room or by the plain ones. Weights of D elements.
+MixResult mix_tokens(Tape& tape, const Var& x, const Var& last, const std::vector<const Parameter*>& weights, const Packing& packing, bool fused);
+
 struct ChannelMix {  // RWKV: value(relu(key(x + (x_before - x) * x_k))^2)
   Parameter x_k;      // [D]
   Linear key, value;  // [F,D] [D,F]
   // last [B,D]: the token before x, absent at the beginning; replaced by x's last token.
-  Var operator()(Tape& tape, const Var& x, const Packing& packing, Var* last) const;
+  Var operator()(Tape& tape, const Var& x, const Packing& packing, bool fused, Var* last) const;
   void each(const Visit& visit);
 };
 

@@ -19,6 +19,7 @@ struct MixerState {
 // One forward pass through all layers.
 struct Pass {
   const Packing& packing;
+  bool fused = true;  // fused rooms where there are some; false: the plain graph
   Var v_first = {};  // rwkv7: the first layer's values [B,T,D], which later layers mix in
 };
 

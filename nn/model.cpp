@@ -92,7 +92,7 @@ Var LanguageModel::trunk(Tape& tape, const Tensor& ids, const Packing& given, Mo
   if (x.value.dtype() != activations) x = cast(x, activations);
   if (dropout && config.dropout > 0) x = taper::dropout(x, config.dropout, *dropout);
   if (pre_norm) x = (*pre_norm)(tape, x);
-  Pass pass{.packing = packing};
+  Pass pass{.packing = packing, .fused = fused};
   for (size_t i = 0; i < blocks.size(); ++i) {
     const Scope layers(tape, "layers"), layer(tape, std::to_string(i));
     const Block& block = blocks[i];
@@ -101,7 +101,7 @@ Var LanguageModel::trunk(Tape& tape, const Tensor& ids, const Packing& given, Mo
     if (!block.ffn_norm) continue;
     const Var normed = (*block.ffn_norm)(tape, x);
     x = add(x, block.swiglu        ? (*block.swiglu)(tape, normed)
-               : block.channel_mix ? (*block.channel_mix)(tape, normed, packing, s ? &s->channel_mix : nullptr)
+               : block.channel_mix ? (*block.channel_mix)(tape, normed, packing, fused, s ? &s->channel_mix : nullptr)
                                    : normed);
   }
   x = norm_f(tape, x);
@@ -128,7 +128,7 @@ Var LanguageModel::nll(Tape& tape, const Tensor& ids, const Tensor& labels, cons
 }
 
 LossResult LanguageModel::loss(Tape& tape, const Tensor& ids, const Tensor& labels, const Packing& packing, const LossOptions& o) const {
-  if (!o.fused) {
+  if (!fused) {
     const Var each = nll(tape, ids, labels, packing, o.state, o.dropout);
     return {scale(sum(each), o.factor), each.value};
   }

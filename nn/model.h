@@ -46,10 +46,9 @@ class LanguageModel {
   // labels [B,T] i32, -100 ignored -> nll [B,T], 0 where ignored.
   Var nll(Tape& tape, const Tensor& ids, const Tensor& labels, const Packing& packing, ModelState* state = nullptr,
           const Random* dropout = nullptr) const;
-  // factor * sum of nll -> []. fused: by linear_cross_entropy, so that the logits never exist all at once.
+  // factor * sum of nll -> []. Fused: by linear_cross_entropy, so that the logits never exist all at once.
   struct LossOptions {
     double factor = 1;
-    bool fused = true;
     ModelState* state = nullptr;
     const Random* dropout = nullptr;
   };
@@ -62,6 +61,7 @@ class LanguageModel {
   const ModelConfig config;  // completed
   Device& device;
   const Dtype dtype, activations;
+  bool fused = true;              // fused rooms; false: the plain graph, for audits
   Parameter embedding;            // [V,D]
   std::optional<Norm> pre_norm;   // rwkv7: of the embedding
   std::vector<Block> blocks;

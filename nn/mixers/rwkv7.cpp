@@ -95,15 +95,15 @@ Var Rwkv7::forward(Tape& tape, const Var& x, Pass& pass, MixerState* state) cons
   const int64_t B = x.size(0), T = x.size(1), D = config_.d_model, H = config_.heads, K = config_.head_dim;
   const auto heads = [&](const Var& y) { return reshape(y, {B, T, H, K}); };
 
-  const ShiftResult shift = token_shift(x, state && !state->history.empty() ? state->history[0] : Var{}, pass.packing);
-  const auto mixed = [&](const Parameter& by) { return add(x, multiply(shift.y, reshape(leaf(tape, by), {D}))); };
-  const Var r = heads(r_proj_(tape, mixed(x_r_)));
-  const Var u = w_lora_(tape, mixed(x_w_));
-  const Var k_first = k_proj_(tape, mixed(x_k_));
-  const Var x_v = mixed(x_v_);
+  const MixResult mixed = mix_tokens(tape, x, state && !state->history.empty() ? state->history[0] : Var{},
+                                     {&x_r_, &x_w_, &x_k_, &x_v_, &x_a_, &x_g_}, pass.packing, pass.fused);
+  const Var &x_r = mixed.y[0], &x_w = mixed.y[1], &x_k = mixed.y[2], &x_v = mixed.y[3], &x_a = mixed.y[4], &x_g = mixed.y[5];
+  const Var r = heads(r_proj_(tape, x_r));
+  const Var u = w_lora_(tape, x_w);
+  const Var k_first = k_proj_(tape, x_k);
   Var v = v_proj_(tape, x_v);
-  const Var a = sigmoid(a_lora_(tape, mixed(x_a_)));
-  const Var g = g_lora_(tape, mixed(x_g_));
+  const Var a = sigmoid(a_lora_(tape, x_a));
+  const Var g = g_lora_(tape, x_g);
 
   const Var p = spectrum_rates(tape);
   const Var alpha = exponents(p);
@@ -124,7 +124,7 @@ Var Rwkv7::forward(Tape& tape, const Var& x, Pass& pass, MixerState* state) cons
 
   const DplrResult scan = dplr_scan({.r = r, .log_w = heads(log_w), .k = k, .v = v, .a = removed, .b = replaced,
                                      .initial = state ? state->recurrent : Var{}}, pass.packing);
-  if (state) *state = {.recurrent = scan.final, .history = {shift.tail}};
+  if (state) *state = {.recurrent = scan.final, .history = {mixed.tail}};
   const Var weight = leaf(tape, g_norm_.weight), bias = leaf(tape, *g_norm_.bias);
   const Var normed = heads(group_norm(reshape(scan.y, {B, T, D}), weight, bias, H, g_norm_.eps));
   const Var y = bonus(normed, r, k, v, leaf(tape, r_k_));
