@@ -23,14 +23,15 @@ GlaResult gla_scan(const GlaInputs& in, double scale, const Packing& packing, in
   check(in.k && in.log_a, "gla_scan: k and log_a must be given");
   check_input("q", in.q, {B, T, H, K}, v.dtype());
   check_input("k", in.k, {B, T, H, K}, v.dtype());
-  check_input("log_a", in.log_a, {B, T, H, K}, v.dtype());
-  check_input("initial", in.initial, {B, H, K, V}, v.dtype());
+  const Dtype kept = wide(v.dtype());  // decays and states stay wide
+  check_input("log_a", in.log_a, {B, T, H, K}, kept);
+  check_input("initial", in.initial, {B, H, K, V}, kept);
   check_packing("gla_scan", packing, B, T);
 
   const kernels::GlaScanInputs inputs{.q = q, .k = in.k.value, .v = v, .log_a = in.log_a.value,
                                       .initial = in.initial.value, .scale = scale, .packing = packing};
   Device& device = v.device();
-  const Tensor y = empty_like(v), final(device, {B, H, K, V}, v.dtype());
+  const Tensor y = empty_like(v), final(device, {B, H, K, V}, kept);
   const Tensor states = chunk ? Tensor(device, {B, (T + chunk - 1) / chunk, H, K, V}, v.dtype()) : Tensor{};
   kernels::gla_scan_forward({.in = inputs, .y = y, .final = final, .states = states, .chunk = chunk});
 

@@ -4,7 +4,9 @@
 //   y_t = scale S_t^T q_t
 //
 //   q k [B,T,H,K]   v [B,T,H,V]   log_a [B,T,H,K] <= 0   initial [B,H,K,V] absent: 0
-//   y [B,T,H,V]     final [B,H,K,V]      f32 f64. At a document start (packing) the state begins at 0.
+//   y [B,T,H,V]     final [B,H,K,V]
+//   f32 f64; on CUDA also bf16: then q k v y, their gradients and states are bf16, the others f32.
+//   At a document start (packing) the state begins at 0.
 //
 // Chunked form. In a chunk of L tokens let D_ij [K] = exp(log_a_{j+1} + ... + log_a_i), per channel, j <= i: what is left
 // after token i of what token j brought; 0 across a document start. D_i- is the same from the state before the chunk.

@@ -32,10 +32,10 @@ Example example(const Dims& s) {
                        {.edge = "k", .shape = {s.B, s.T, s.H, s.K}, .time_axis = 1},
                        {.edge = "v", .shape = {s.B, s.T, s.H, s.V}, .time_axis = 1},
                        {.edge = "log_a", .shape = {s.B, s.T, s.H, s.K},
-                        .fill = uniform(-s.fastest, -s.slowest), .time_axis = 1}},
+                        .fill = uniform(-s.fastest, -s.slowest), .time_axis = 1, .wide = true}},
             .build = scan(s, s.chunk),
             .definition = scan(s, 0)};
-  if (s.initial) e.inputs.push_back({.edge = "initial", .shape = {s.B, s.H, s.K, s.V}, .carried = true});
+  if (s.initial) e.inputs.push_back({.edge = "initial", .shape = {s.B, s.H, s.K, s.V}, .wide = true, .carried = true});
   return e;
 }
 
@@ -214,6 +214,7 @@ const RegisterCase registered{{
     .ops = {"gla_scan"},
     .examples = examples(),
     .looks_back = true,
+    .bf16 = Tolerance{5e-3, 8e-3},
     .bench = {bench({.B = 1, .T = 2048, .H = 4, .K = 96, .V = 192, .initial = false}),
               bench({.B = 4, .T = 512, .H = 2, .K = 64, .V = 64, .initial = false})},
     .checks = {{"survives extreme decays", survives_extreme_decays},
