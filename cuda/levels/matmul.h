@@ -1,0 +1,63 @@
+// The ladder of matmul: one product, and the kernels that make it, each faster than the one before. See README.md here.
+#pragma once
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "tensor/dtype.h"
+
+namespace taper::cuda {
+
+// c = op(a) op(b), or c += with `accumulate`. Rows lie one after another without gaps: a [M,K], or [K,M] where
+// transposed; b [K,N], or [N,K]; c [M,N].
+struct Product {
+  const void* a = nullptr;
+  const void* b = nullptr;
+  void* c = nullptr;
+  int64_t M = 0, N = 0, K = 0;
+  bool transpose_a = false, transpose_b = false, accumulate = false;
+  Dtype operands = Dtype::f32, result = Dtype::f32;  // result: the operands' dtype, or f32 of bf16
+  // K cut in pieces, each a product of its own: piece i writes c + i M N. What adds them up is the caller's.
+  int pieces = 1;
+  cudaStream_t stream = nullptr;
+
+  int64_t piece() const { return (K + pieces * int64_t(64) - 1) / (pieces * int64_t(64)) * 64; }  // inner size of one
+};
+
+void matmul_naive(const Product& p);           // 1: any product
+void matmul_shared_tiles(const Product& p);    // 2: any
+void matmul_register_tiles(const Product& p);  // 3: any; the shipped one of f32 and f64
+void matmul_tensor_cores(const Product& p);    // 4: bf16
+void matmul_pipelined(const Product& p);       // 5: bf16, rows and addresses of whole 16 bytes
+void matmul_wgmma(const Product& p);           // 6: the same, on Hopper
+
+bool matmul_pipelined_takes(const Product& p);
+bool matmul_wgmma_takes(const Product& p);
+bool matmul_wgmma_runs();  // on the current device
+
+// Where a tensor-core kernel meets the ends of rows: can 16 bytes move at once, everywhere?
+inline bool rows_of_16_bytes(const Product& p) {
+  auto whole = [](const void* at, int64_t row) { return reinterpret_cast<uintptr_t>(at) % 16 == 0 && row % 8 == 0; };
+  return whole(p.a, p.transpose_a ? p.M : p.K) && whole(p.b, p.transpose_b ? p.K : p.N) && whole(p.c, p.N);
+}
+
+// f.operator()<T, C, transpose_a, transpose_b>() with the types of the product's operands and result.
+template <bool bf16_only, class F>
+void with_types(const Product& p, F&& f) {
+  auto transposes = [&]<class T, class C>() {
+    if (p.transpose_a)
+      p.transpose_b ? f.template operator()<T, C, true, true>() : f.template operator()<T, C, true, false>();
+    else p.transpose_b ? f.template operator()<T, C, false, true>() : f.template operator()<T, C, false, false>();
+  };
+  auto results = [&] {
+    visit<bf16, float>("matmul", p.result, [&]<class C>() { transposes.template operator()<bf16, C>(); });
+  };
+  if constexpr (bf16_only) visit<bf16>("matmul", p.operands, [&]<class T>() { results(); });
+  else
+    visit<float, double, bf16>("matmul", p.operands, [&]<class T>() {
+      if constexpr (std::is_same_v<T, bf16>) results();
+      else visit<T>("matmul", p.result, [&]<class C>() { transposes.template operator()<T, T>(); });
+    });
+}
+
+}  // namespace taper::cuda

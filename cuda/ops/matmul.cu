@@ -1,0 +1,206 @@
+// matmul on CUDA: chooses who multiplies, and adds up what was cut along K.
+//   plan     cuBLASLt where it is installed, else a kernel of our own: the levels of cuda/levels that its README names
+//   as
+//            shipped. A product of few tiles and a long K (a weight's gradient) is cut in pieces along K, whose results
+//            a second kernel adds in their order
+//   grid     of the level; the addition numel/1024 blocks of 256
+//   traffic  of the level; each piece writes and reads c once more, mostly in L2
+//   limits   f32 f64 bf16, a bf16 product with a bf16 or f32 result; any shape, any transposes. The choice and the
+//   number of
+//            pieces depend on dtype, shape and alignment, so that a run can be repeated on the same kind of device
+//   ceiling  tensor cores in bf16, multiply-add issue in f32 and f64
+#include <algorithm>
+
+#include "cuda/blas.h"
+#include "cuda/launch.cuh"
+#include "cuda/levels/matmul.h"
+#include "cuda/vector.cuh"
+#include "tensor/ops/matmul.h"
+
+namespace taper::kernels {
+namespace {
+
+using cuda::Product;
+
+// ---- the choice ----
+
+bool takes(Device& device, const Product& p, MatmulBy by) {
+  switch (by) {
+    case MatmulBy::rule:
+      return true;
+    case MatmulBy::naive:
+    case MatmulBy::shared_tiles:
+    case MatmulBy::register_tiles:
+      return true;
+    case MatmulBy::tensor_cores:
+      return p.operands == Dtype::bf16;
+    case MatmulBy::pipelined:
+      return cuda::matmul_pipelined_takes(p);
+    case MatmulBy::wgmma:
+      return cuda::matmul_wgmma_takes(p);
+    case MatmulBy::cublaslt:
+      return cuda::blas_takes(device, p);
+  }
+  return false;
+}
+
+// In order of speed: the first that takes the product.
+constexpr MatmulBy of_bf16[] = {MatmulBy::cublaslt, MatmulBy::wgmma, MatmulBy::pipelined, MatmulBy::tensor_cores};
+constexpr MatmulBy of_others[] = {MatmulBy::cublaslt, MatmulBy::register_tiles};
+
+MatmulBy choice(Device& device, const Product& p) {
+  if (p.operands == Dtype::bf16)
+    return *std::find_if(of_bf16, of_bf16 + 3, [&](MatmulBy by) { return takes(device, p, by); });
+  return *std::find_if(of_others, of_others + 1, [&](MatmulBy by) { return takes(device, p, by); });
+}
+
+// ---- pieces along K ----
+
+// How many: the number whose estimated time is least. Time is counted in steps of 64 along K of one tile.
+int pieces(const Product& p, MatmulBy by) {
+  struct Kernel {
+    int64_t m, n, at_once;  // its tile, and how many of them an H100 works on
+  };
+  const Kernel k = by == MatmulBy::wgmma                                        ? Kernel{128, 256, 132}
+                   : by == MatmulBy::register_tiles && p.operands == Dtype::f64 ? Kernel{64, 64, 264}
+                                                                                : Kernel{128, 128, 264};
+  const int64_t tiles = (p.M + k.m - 1) / k.m * ((p.N + k.n - 1) / k.n), steps = (p.K + 63) / 64;
+  constexpr int64_t shortest = 8, around = 6, most = 16;  // steps of a piece; what a tile costs beside its steps
+  const int64_t adding = p.M * p.N * k.at_once / (132 * 225'000);  // steps it takes to write, read and add a piece
+  auto cost = [&](int64_t n) {
+    const int64_t rounds = (tiles * n + k.at_once - 1) / k.at_once;
+    return rounds * ((steps + n - 1) / n + around) + (n > 1 ? n * adding + around : 0);
+  };
+  int64_t best = 1;
+  for (int64_t n = 2; n <= std::min(most, steps / shortest); ++n)
+    if (cost(n) < cost(best)) best = n;
+  Product cut = p;
+  cut.pieces = int(best);
+  return int((p.K + cut.piece() - 1) / cut.piece());  // none of them empty
+}
+
+constexpr int threads = 256;
+
+// c [numel] = the sum of its pieces, first to last; or c + that.
+template <class A, class C, int n>
+__global__ void add_pieces_kernel(const A* g_pieces,  // [pieces][numel]
+                                  C* g_c,             // [numel]
+                                  int64_t numel, int pieces, bool accumulate) {
+  const int64_t i = cuda::thread_index() * n;
+  if (i >= numel) return;
+  cuda::Vector<A, n> r_sum{};
+  for (int piece = 0; piece < pieces; ++piece) {
+    const auto r = *reinterpret_cast<const cuda::Vector<A, n>*>(g_pieces + piece * numel + i);
+#pragma unroll
+    for (int j = 0; j < n; ++j) r_sum.at[j] += r.at[j];
+  }
+  auto& g_out = *reinterpret_cast<cuda::Vector<C, n>*>(g_c + i);
+  const cuda::Vector<C, n> old = accumulate ? g_out : cuda::Vector<C, n>{};
+  cuda::Vector<C, n> out;
+#pragma unroll
+  for (int j = 0; j < n; ++j) out.at[j] = C(accumulate ? A(old.at[j]) + r_sum.at[j] : r_sum.at[j]);
+  g_out = out;
+}
+
+void run_level(const Product& p, MatmulBy by) {
+  switch (by) {
+    case MatmulBy::naive:
+      return cuda::matmul_naive(p);
+    case MatmulBy::shared_tiles:
+      return cuda::matmul_shared_tiles(p);
+    case MatmulBy::register_tiles:
+      return cuda::matmul_register_tiles(p);
+    case MatmulBy::tensor_cores:
+      return cuda::matmul_tensor_cores(p);
+    case MatmulBy::pipelined:
+      return cuda::matmul_pipelined(p);
+    case MatmulBy::wgmma:
+      return cuda::matmul_wgmma(p);
+    default:
+      raise(std::string("matmul: no level is called ") + name(by));
+  }
+}
+
+void run_in_pieces(Device& device, const Product& p, MatmulBy by, int pieces) {
+  const int64_t numel = p.M * p.N;
+  const Tensor parts(device, {pieces, numel}, wide(p.operands));
+  Product cut = p;
+  cut.c = parts.data<void>();
+  cut.result = parts.dtype();
+  cut.accumulate = false;
+  cut.pieces = pieces;
+  run_level(cut, by);
+  visit<float, double, bf16>("matmul", p.result, [&]<class C>() {
+    using A = Acc<C>;
+    C* c = static_cast<C*>(p.c);
+    const bool fours = cuda::vector_fits<C>(4, numel, {c});
+    const auto kernel = fours ? add_pieces_kernel<A, C, 4> : add_pieces_kernel<A, C, 1>;
+    kernel<<<cuda::blocks_for(fours ? numel / 4 : numel, threads), threads, 0, p.stream>>>(parts.data<A>(), c, numel,
+                                                                                           pieces, p.accumulate);
+    cuda::cuda_check(cudaGetLastError());
+  });
+}
+
+// ---- the op ----
+
+Product product_of(const Matmul& m) {
+  const int64_t N = m.c.size(-1), length = std::max<int64_t>(1, N);
+  return {.a = m.a.data<void>(),
+          .b = m.b.data<void>(),
+          .c = m.c.data<void>(),
+          .M = m.c.numel() / length,
+          .N = N,
+          .K = m.transpose_b ? m.b.size(-1) : m.b.numel() / length,
+          .transpose_a = m.transpose_a,
+          .transpose_b = m.transpose_b,
+          .accumulate = m.accumulate,
+          .operands = m.a.dtype(),
+          .result = m.c.dtype(),
+          .stream = cuda::stream_of(m.device())};
+}
+
+void forward(const Matmul& m) {
+  const Product p = product_of(m);
+  visit<float, double, bf16>("matmul", p.operands, [&]<class T>() {
+    if (p.result != dtype_of<T>() && p.result != dtype_of<Acc<T>>())
+      raise(std::string("matmul: c of ") + name(p.operands) + " operands cannot be " + name(p.result));
+  });
+  if (p.M * p.N == 0) return;
+  if (p.K == 0) {
+    if (!p.accumulate) m.device().fill(p.c, 0, m.c.bytes());
+    return;
+  }
+  if (!takes(m.device(), p, m.by)) raise(std::string("matmul: ") + name(m.by) + " does not take this product");
+  const MatmulBy by = m.by == MatmulBy::rule ? choice(m.device(), p) : m.by;
+  if (by == MatmulBy::cublaslt) return cuda::blas_matmul(m.device(), p);
+  const int n = by == MatmulBy::naive || by == MatmulBy::shared_tiles ? 1 : pieces(p, by);
+  if (n > 1) run_in_pieces(m.device(), p, by, n);
+  else run_level(p, by);
+}
+
+void query(const MatmulQuery& q) { *q.takes = takes(q.product->device(), product_of(*q.product), q.product->by); }
+
+void backends(const MatmulBackends& b) {
+  cuda::stream_of(*b.on);  // makes it current
+  const std::string blas = cuda::blas_version();
+  auto line = [&](const char* dtypes, const auto& order) {
+    std::string text = std::string("matmul ") + dtypes + ": the first that takes the product of";
+    for (MatmulBy by : order) {
+      const bool missing =
+          (by == MatmulBy::cublaslt && blas.empty()) || (by == MatmulBy::wgmma && !cuda::matmul_wgmma_runs());
+      text += std::string(" ") + name(by) +
+              (missing                    ? " (not here)"
+               : by == MatmulBy::cublaslt ? " (" + blas + ")"
+                                          : "");
+    }
+    return text + "\n";
+  };
+  *b.text = line("bf16", of_bf16) + line("f32 f64", of_others);
+}
+
+const Implement f{matmul, DeviceKind::cuda, forward};
+const Implement q{matmul_query, DeviceKind::cuda, query};
+const Implement n{matmul_backends, DeviceKind::cuda, backends};
+
+}  // namespace
+}  // namespace taper::kernels
