@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Turns CUDA files into C++ for the emulator; the lines keep their numbers, so messages name the CUDA file.
 
-usage: translate.py SOURCE OUTPUT     SOURCE is named from the root of the tree, as it shall stand in messages
+usage: translate.py SOURCE     SOURCE is named from the root of the tree, as it shall stand in messages
 """
 import re
 import sys
@@ -273,20 +273,16 @@ class Translator:
         return f'#include "tests/emulator/cuda_runtime.h"\n#line 1 "{self.name}"\n' + "".join(out)
 
 
-def main():
-    source, output = sys.argv[1:]
+def translated(source):
+    """The C++ text; where the file cannot be translated, a text that stops the compiler and says why."""
     with open(source) as f:
         text = f.read()
-    pragma = "#pragma once\n" if source.endswith((".cuh", ".h")) else ""
+    once = "#pragma once\n" if source.endswith((".cuh", ".h")) else ""
     try:
-        result = pragma + Translator(source, text).translated()
+        return once + Translator(source, text).translated()
     except Fault as e:
-        if not pragma:
-            sys.exit(str(e))
-        result = pragma + f"#error {e}\n"  # stops those that include it, and no others
-    with open(output, "w") as f:
-        f.write(result)
+        return once + f"#error {e}\n"
 
 
 if __name__ == "__main__":
-    main()
+    print(translated(sys.argv[1]), end="")
