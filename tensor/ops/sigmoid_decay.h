@@ -4,7 +4,8 @@
 //   backward   d_u = d_log_w log_w (1 - sigma), sigma = -log_w / c
 //              d_w0_j = sum_{b,t} d_u      d_alpha_j = -sum_{b,t} log(n / reference) d_u
 //
-//   u, log_w [B,T,D]   w0, alpha [D], each may be absent: 0   f32 f64; the two sums in f64, in one order
+//   u, log_w [B,T,D]   w0, alpha [D], each may be absent: 0   f32 f64; u may be bf16 beside f32 others, as is d_u then
+//   The two sums in f64, in one order.
 //   A w0 or alpha of zeros gives the same bits as none. Source: specification 1.2, 4.1, 4.2 (RWKV).
 // Backward needs log_w alone, which the scan keeps anyway, and not u. Near sigma = 1 it is right to the
 // last digit of 1, not of 1 - sigma, as the plain sigmoid is.

@@ -28,8 +28,8 @@ Example example(int64_t B, int64_t T, int64_t D, bool w0, bool alpha, double ref
             .inputs = {{.edge = "u", .shape = {B, T, D}, .time_axis = 1}},
             .build = apply(sigmoid_decay),
             .definition = apply(plain)};
-  if (w0) e.inputs.push_back({.edge = "w0", .shape = {D}, .fill = uniform(-5, 1)});
-  if (alpha) e.inputs.push_back({.edge = "alpha", .shape = {D}, .fill = uniform(0, 1)});
+  if (w0) e.inputs.push_back({.edge = "w0", .shape = {D}, .fill = uniform(-5, 1), .wide = true});
+  if (alpha) e.inputs.push_back({.edge = "alpha", .shape = {D}, .fill = uniform(0, 1), .wide = true});
   return e;
 }
 
@@ -128,6 +128,7 @@ const RegisterCase registered{{
     .examples = {example(1, 1, 1, true, true), example(2, 7, 3, true, true), example(2, 33, 5, true, false),
                  example(3, 9, 4, false, true), example(1, 4, 2, false, false), example(1, 130, 37, true, true, 16)},
     .looks_back = true,
+    .bf16 = Tolerance{5e-3, 8e-3},
     .bench = {{.example = example(8, 2048, 768, true, true),
                .forward_flops = 8.0 * 8 * 2048 * 768,
                .forward_bytes = 8.0 * 8 * 2048 * 768,
