@@ -56,7 +56,7 @@ class Object:
     def __init__(self, source, path, flags, fresh):
         self.source, self.path, self.fresh = source, path, fresh
         launcher = ["ccache"] if shutil.which("ccache") else []
-        self.command = ["nice", "-n", "2", *launcher, *CXX, *flags, "-MD", "-MF", path + ".d", "-c", source, "-o", path]
+        self.command = [*launcher, *CXX, *flags, "-MD", "-MF", path + ".d", "-c", source, "-o", path]
 
     def up_to_date(self, core):
         built = time_of(self.path)
