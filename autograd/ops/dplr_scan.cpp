@@ -19,24 +19,27 @@ DplrResult dplr_scan(const DplrInputs& in, const Packing& packing, int64_t chunk
   const int64_t B = r.size(0), T = r.size(1), H = r.size(2), K = r.size(3);
   check(in.v && in.v.value.rank() == 4, "dplr_scan: v must be [B,T,H,V]; got {}", in.v ? in.v.shape().text() : "nothing");
   const int64_t V = in.v.size(3);
-  check(T >= 1 && chunk >= 0 && chunk <= kernels::dplr_scan_longest_chunk,
-        "dplr_scan: wants T >= 1 and chunk from 0 to {}; got T {} and chunk {}", kernels::dplr_scan_longest_chunk, T, chunk);
+  const Dtype wider = wide(r.dtype());
+  const int64_t longest = kernels::dplr_scan_longest_chunk(r.dtype());
+  if (chunk == dplr_chunk) chunk = longest;
+  check(T >= 1 && chunk >= 0 && chunk <= longest, "dplr_scan: wants T >= 1 and chunk from 0 to {}; got T {} and chunk {}", longest, T,
+        chunk);
   check(in.log_w && in.k && in.a && in.b, "dplr_scan: log_w, k, a and b must be given");
-  check_input("log_w", in.log_w, {B, T, H, K}, r.dtype());
+  check_input("log_w", in.log_w, {B, T, H, K}, wider);
   check_input("k", in.k, {B, T, H, K}, r.dtype());
   check_input("v", in.v, {B, T, H, V}, r.dtype());
   check_input("a", in.a, {B, T, H, K}, r.dtype());
   check_input("b", in.b, {B, T, H, K}, r.dtype());
-  check_input("initial", in.initial, {B, H, K, V}, r.dtype());
+  check_input("initial", in.initial, {B, H, K, V}, wider);
   check_packing("dplr_scan", packing, B, T);
 
   const kernels::DplrScanInputs inputs{.r = r, .log_w = in.log_w.value, .k = in.k.value, .v = in.v.value, .a = in.a.value,
                                        .b = in.b.value, .initial = in.initial.value, .packing = packing};
   Device& device = r.device();
-  const Tensor y = empty_like(inputs.v), final(device, {B, H, K, V}, r.dtype());
+  const Tensor y = empty_like(inputs.v), final(device, {B, H, K, V}, wider);
   const int64_t chunks = chunk ? (T + chunk - 1) / chunk : 0;
   const Tensor states = chunk ? Tensor(device, {B, chunks, H, K, V}, r.dtype()) : Tensor{};
-  const Tensor m = chunk ? Tensor(device, {B, chunks, H, chunk, V}, r.dtype()) : Tensor{};
+  const Tensor m = chunk && r.dtype() == wider ? Tensor(device, {B, chunks, H, chunk, V}, wider) : Tensor{};
   kernels::dplr_scan_forward({.in = inputs, .y = y, .final = final, .states = states, .m = m, .chunk = chunk});
 
   const auto out = record(op, {in.r, in.log_w, in.k, in.v, in.a, in.b, in.initial}, {y, final}, [=](Flow& flow) {

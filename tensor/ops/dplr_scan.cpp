@@ -122,9 +122,9 @@ void backward_recurrent(const DplrScanBackward& g) {
 
 // ---- the chunked form ----
 
-constexpr int64_t longest = dplr_scan_longest_chunk, side = 2 * longest;
+constexpr int64_t longest = dplr_scan_longest_chunk(Dtype::f64), side = 2 * longest;
 constexpr int64_t width = lane_count;
-static_assert(longest == width);
+static_assert(longest == width && longest == dplr_scan_longest_chunk(Dtype::f32));
 
 // Memory that the next chunk will want: its rows lie apart, and no processor guesses them.
 template <class T>

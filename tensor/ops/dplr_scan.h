@@ -5,9 +5,9 @@
 //   y_t = S_t^T r_t
 //
 //   r k a b [B,T,H,K]   log_w [B,T,H,K] <= 0   v [B,T,H,V]   initial [B,H,K,V] absent: 0   final [B,H,K,V]
-//   f32 f64. At a document start (packing) the state begins at 0, so m = 0 there. RWKV-7: a = -kappa,
-//   b = kappa * gate with |kappa| = 1, 0 <= gate <= 1; then a step without decay has the eigenvalues 1 and
-//   1 - sum of gate kappa^2, which is in [0,1].
+//   f32 f64; bf16 on a GPU, log_w initial final and their gradients then f32. At a document start (packing) the state
+//   begins at 0, so m = 0 there. RWKV-7: a = -kappa, b = kappa * gate with |kappa| = 1, 0 <= gate <= 1; then a step
+//   without decay has the eigenvalues 1 and 1 - sum of gate kappa^2, which is in [0,1].
 //
 // Chunked form. In a chunk of L tokens let D_ij = exp(log_w_{j+1} + ... + log_w_i), per channel, j <= i: what is left
 // after token i of what token j brought; 0 across a document start. D_i- is the same from the state before the chunk.
@@ -38,7 +38,8 @@
 
 namespace taper::kernels {
 
-constexpr int64_t dplr_scan_longest_chunk = 16;
+// The longest chunk. In bf16 a chunk is tiles of tensor cores, and a quarter of the states is kept.
+constexpr int64_t dplr_scan_longest_chunk(Dtype dtype) { return dtype == Dtype::bf16 ? 64 : 16; }
 
 struct DplrScanInputs {
   Tensor r = {}, log_w = {}, k = {}, v = {}, a = {}, b = {}, initial = {};
@@ -48,7 +49,8 @@ struct DplrScanForward {
   DplrScanInputs in = {};
   Tensor y = {}, final = {};
   Tensor states = {};  // [B,ceil(T/chunk),H,K,V], the state before each chunk; absent in recurrent form
-  Tensor m = {};       // [B,ceil(T/chunk),H,chunk,V], so that a chunk's rows lie together; absent likewise
+  Tensor m = {};       // [B,ceil(T/chunk),H,chunk,V], so that a chunk's rows lie together; absent likewise, and in bf16:
+                       // the backward finds it again
   int64_t chunk = 0;   // 0: the recurrence, token by token
   Device& device() const { return in.r.device(); }
 };

@@ -1,5 +1,6 @@
 // dplr_scan: chunked against the recurrence over shapes, documents and decays; split runs; bad shapes.
 #include <cmath>
+#include <cstdlib>
 
 #include "tensor/random.h"
 #include "tests/support/expect.h"
@@ -30,14 +31,14 @@ Example example(const Dims& s) {
   Example e{.name = fmt::format("B={} T={} H={} K={} V={} decay {}..{} chunk {}{}", s.B, s.T, s.H, s.K, s.V, s.slowest, s.fastest,
                                 s.chunk, s.initial ? "" : " bare"),
             .inputs = {{.edge = "r", .shape = keys, .time_axis = 1},
-                       {.edge = "log_w", .shape = keys, .fill = uniform(-s.fastest, -s.slowest), .time_axis = 1},
+                       {.edge = "log_w", .shape = keys, .fill = uniform(-s.fastest, -s.slowest), .time_axis = 1, .wide = true},
                        {.edge = "k", .shape = keys, .time_axis = 1},
                        {.edge = "v", .shape = {s.B, s.T, s.H, s.V}, .time_axis = 1},
                        {.edge = "a", .shape = keys, .fill = normal(0, s.removal), .time_axis = 1},
                        {.edge = "b", .shape = keys, .fill = normal(0, s.removal), .time_axis = 1}},
             .build = scan(s.chunk),
             .definition = scan(0)};
-  if (s.initial) e.inputs.push_back({.edge = "initial", .shape = {s.B, s.H, s.K, s.V}, .carried = true});
+  if (s.initial) e.inputs.push_back({.edge = "initial", .shape = {s.B, s.H, s.K, s.V}, .wide = true, .carried = true});
   return e;
 }
 
@@ -49,6 +50,10 @@ std::vector<Example> examples() {
   all.push_back(example({.B = 1, .T = 40, .H = 1, .K = 37, .V = 19, .removal = 0.1}));  // more than one block of channels
   all.push_back(example({.B = 1, .T = 100, .H = 2, .K = 2, .V = 2, .slowest = 0, .fastest = 1e-6, .removal = 0.1}));
   all.push_back(example({.B = 2, .T = 50, .H = 2, .K = 3, .V = 2, .slowest = 5, .fastest = 30}));
+  // As tensor cores take it in bf16: RWKV-7's decays, none, and some too strong for products of whole tiles.
+  all.push_back(example({.B = 2, .T = 130, .H = 2, .K = 64, .V = 64, .slowest = 0, .fastest = 0.6065, .removal = 0.1}));
+  all.push_back(example({.B = 1, .T = 64, .H = 1, .K = 64, .V = 64, .initial = false, .slowest = 0, .fastest = 1e-6, .removal = 0.1}));
+  all.push_back(example({.B = 1, .T = 37, .H = 3, .K = 64, .V = 64, .slowest = 0.5, .fastest = 4, .removal = 0.1}));
   return all;
 }
 
@@ -85,48 +90,58 @@ struct Inputs {
     Tensor y, final;
     std::map<std::string, Tensor> gradients;
   };
-  Run run(Dtype dtype, int64_t chunk, const std::vector<std::vector<int64_t>>& starts = {}) const {
-    Device& cpu = open_device("cpu");
+  Run run(Device& device, Dtype dtype, int64_t chunk, const std::vector<std::vector<int64_t>>& starts = {},
+          Dtype drawn = Dtype::f32) const {
     Tape tape;
-    auto in = [&](const char* edge) { return tape.leaf(edge, from_doubles(cpu, shape(edge), dtype, values.at(edge))); };
+    auto tensor = [&](std::string_view name, const Shape& shape, std::vector<double> x) {
+      const bool is_wide = name == "log_w" || name == "initial" || name == "final";
+      for (double& e : x)
+        if (drawn == Dtype::bf16 && !is_wide) e = float(bf16(float(e)));
+      return from_doubles(device, shape, is_wide ? wide(dtype) : dtype, x);
+    };
+    auto in = [&](const char* edge) { return tape.leaf(edge, tensor(edge, shape(edge), values.at(edge))); };
     const DplrResult r = dplr_scan({.r = in("r"), .log_w = in("log_w"), .k = in("k"), .v = in("v"), .a = in("a"), .b = in("b"),
                                     .initial = in("initial")},
-                                   starts.empty() ? Packing{} : make_packing(cpu, B, T, starts), chunk);
+                                   starts.empty() ? Packing{} : make_packing(device, B, T, starts), chunk);
     auto cotangent = [&](const Var& of, const char* name) {
       std::vector<double> d(size_t(of.value.numel()));
       for (size_t i = 0; i < d.size(); ++i) d[i] = float(Random(6, name).normal(i));
-      return from_doubles(cpu, of.shape(), dtype, d);
+      return tensor(name, of.shape(), d);
     };
     return {r.y.value, r.final.value, backward({r.y, r.final}, {cotangent(r.y, "y"), cotangent(r.final, "final")})};
   }
 
-  // The chunked form in both dtypes against the recurrence in f64, within the laws' limits.
+  // The chunked form in each dtype of the device under test against the recurrence in f64, within the laws' limits.
   void agrees(const std::vector<std::vector<int64_t>>& starts = {}) const {
-    const Run want = run(Dtype::f64, 0, starts);
-    for (Dtype dtype : {Dtype::f64, Dtype::f32}) {
-      const Run got = run(dtype, dplr_chunk, starts);
-      const bool wide = dtype == Dtype::f64;
-      expect_close(got.y, want.y, wide ? 1e-11 : 1e-5, "y");
-      expect_close(got.final, want.final, wide ? 1e-11 : 1e-5, "final");
-      for (const auto& [edge, g] : want.gradients) {
-        // An exp below 2^-126 is 0 in f32, and so is the gradient that it multiplies.
-        std::vector<double> mine = to_doubles(got.gradients.at(edge)), true_one = to_doubles(g);
-        for (size_t i = 0; i < mine.size() && !wide; ++i)
-          if (mine[i] == 0 && std::abs(true_one[i]) < 1e-36) true_one[i] = 0;
-        const double error = relative_error(mine, true_one);
-        expect(error <= (wide ? 1e-10 : 5e-5), "{} d_{}: relative error is {:.3e}", name(dtype), edge, error);  // NaN fails
-      }
+    const char* name = std::getenv("TAPER_TEST_DEVICE");
+    Device &cpu = open_device("cpu"), &device = name ? open_device(name) : cpu;
+    const Run of_f32 = run(cpu, Dtype::f64, 0, starts);
+    compare(run(device, Dtype::f64, dplr_chunk, starts), of_f32, Dtype::f64, 1e-11, 1e-10);
+    compare(run(device, Dtype::f32, dplr_chunk, starts), of_f32, Dtype::f32, 1e-5, 5e-5);
+    if (device.kind() == DeviceKind::cuda)
+      compare(run(device, Dtype::bf16, dplr_chunk, starts, Dtype::bf16), run(cpu, Dtype::f64, 0, starts, Dtype::bf16),
+              Dtype::bf16, 5e-3, 8e-3);
+  }
+  void compare(const Run& got, const Run& want, Dtype dtype, double forward, double backward) const {
+    expect_close(got.y, want.y, forward, "y");
+    expect_close(got.final, want.final, forward, "final");
+    for (const auto& [edge, g] : want.gradients) {
+      // An exp below 2^-126 is 0 in f32, and so is the gradient that it multiplies.
+      std::vector<double> mine = to_doubles(got.gradients.at(edge)), true_one = to_doubles(g);
+      for (size_t i = 0; i < mine.size() && dtype != Dtype::f64; ++i)
+        if (mine[i] == 0 && std::abs(true_one[i]) < 1e-36) true_one[i] = 0;
+      const double error = relative_error(mine, true_one);
+      expect(error <= backward, "{} d_{}: relative error is {:.3e}", name(dtype), edge, error);  // NaN fails
     }
   }
 };
 
 // Decays from none to total, by head and mixed inside one: nothing non-finite, chunked = recurrent. Each log_w
 // row is held alone too, since the gradient of a strong decay would drown in that of a weak one.
-void survives_extreme_decays() {
+void survive_extreme_decays(int64_t T, int64_t K, int64_t V) {
   const std::vector<double> rates = {0, 1e-12, 1e-6, 1e-3, 1, 5, 20, 88, 100, 1e3, 1e4};
-  const int64_t T = 70, K = 4;
   for (size_t rate = 0; rate <= rates.size() + 2; ++rate) {
-    Inputs in(1, T, 1, K, 3);
+    Inputs in(1, T, 1, K, V);
     for (int64_t t = 0; t < T; ++t)
       for (int64_t i = 0; i < K; ++i) {
         double& w = in.values["log_w"][size_t(t * K + i)];
@@ -140,6 +155,8 @@ void survives_extreme_decays() {
     in.agrees({{1, 16, 17, 40}});
   }
 }
+void survives_extreme_decays() { survive_extreme_decays(70, 4, 3); }
+void survives_extreme_decays_in_tiles() { survive_extreme_decays(70, 64, 64); }  // as tensor cores take it in bf16
 
 // Slow channels over a long window: an f32 exp(-1e-8) is 1, and yet their decay must not be lost.
 void a_long_window_keeps_slow_decays() {
@@ -240,9 +257,11 @@ const RegisterCase registered{{
     .ops = {"dplr_scan"},
     .examples = examples(),
     .looks_back = true,
+    .bf16 = Tolerance{5e-3, 8e-3},
     .bench = {bench({.B = 1, .T = 2048, .H = 12, .K = 64, .V = 64, .initial = false, .removal = 0.05}),
               bench({.B = 4, .T = 512, .H = 4, .K = 64, .V = 64, .initial = false, .removal = 0.05})},
     .checks = {{"survives extreme decays", survives_extreme_decays},
+               {"survives extreme decays in tiles", survives_extreme_decays_in_tiles},
                {"a long window keeps slow decays", a_long_window_keeps_slow_decays},
                {"a split run equals one run", a_split_run_equals_one_run},
                {"the final state alone has gradients", final_state_alone_has_gradients},
