@@ -14,13 +14,13 @@ Var gated_rms_norm(const Var& x, const Var& gate, const Var& weight, double eps,
         x ? v.shape().text() : "nothing");
   check(gate && z.shape() == v.shape() && z.dtype() == v.dtype(), "gated_rms_norm: gate must be {} {} as x; got {} {}",
         name(v.dtype()), v.shape().text(), name(z.dtype()), gate ? z.shape().text() : "nothing");
-  check(weight && w.shape() == Shape{v.size(-1)} && w.dtype() == v.dtype(),
-        "gated_rms_norm: weight must be {} [{}] to match x {}; got {} {}", name(v.dtype()), v.size(-1),
+  check(weight && w.shape() == Shape{v.size(-1)} && w.dtype() == wide(v.dtype()),
+        "gated_rms_norm: weight must be {} [{}] to match x {}; got {} {}", name(wide(v.dtype())), v.size(-1),
         v.shape().text(), name(w.dtype()), weight ? w.shape().text() : "nothing");
   check(eps > 0, "gated_rms_norm: eps must be > 0; got {}", eps);
   const bool gate_first = order == GateOrder::gate_then_norm;
   const Tensor y = empty_like(v);
-  const Tensor r(v.device(), {v.numel() / v.size(-1)}, v.dtype() == Dtype::f64 ? Dtype::f64 : Dtype::f32);
+  const Tensor r(v.device(), {v.numel() / v.size(-1)}, wide(v.dtype()));
   kernels::gated_rms_norm_forward(
       {.x = v, .gate = z, .weight = w, .y = y, .r = r, .eps = eps, .gate_first = gate_first});
 

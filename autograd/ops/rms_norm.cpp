@@ -11,12 +11,12 @@ static const Op op{"rms_norm", {"x", "weight"}, {"y"}};
 Var rms_norm(const Var& x, const Var& weight, double eps) {
   const Tensor &v = x.value, &w = weight.value;
   check(x && v.rank() >= 1 && v.size(-1) > 0, "rms_norm: x must be [...,D]; got {}", x ? v.shape().text() : "nothing");
-  check(weight && w.shape() == Shape{v.size(-1)} && w.dtype() == v.dtype(),
-        "rms_norm: weight must be {} [{}] to match x {}; got {} {}", name(v.dtype()), v.size(-1), v.shape().text(),
+  check(weight && w.shape() == Shape{v.size(-1)} && w.dtype() == wide(v.dtype()),
+        "rms_norm: weight must be {} [{}] to match x {}; got {} {}", name(wide(v.dtype())), v.size(-1), v.shape().text(),
         name(w.dtype()), weight ? w.shape().text() : "nothing");
   check(eps > 0, "rms_norm: eps must be > 0; got {}", eps);
   const Tensor y = empty_like(v);
-  const Tensor r(v.device(), {v.numel() / v.size(-1)}, v.dtype() == Dtype::f64 ? Dtype::f64 : Dtype::f32);
+  const Tensor r(v.device(), {v.numel() / v.size(-1)}, wide(v.dtype()));
   kernels::rms_norm_forward({.x = v, .weight = w, .y = y, .r = r, .eps = eps});
 
   return record(op, {x, weight}, y, [v, w, r](Flow& flow) {

@@ -14,7 +14,7 @@ void forward(const GatedRmsNormForward& a) {
     using A = Acc<T>;
     const int64_t D = a.x.size(-1), rows = a.r.numel();
     const bool gate_first = a.gate_first;
-    const T* w = a.weight.data<T>();
+    const A* w = a.weight.data<A>();
     A* r = a.r.data<A>();
     parallel_for(rows, std::max<int64_t>(1, (1 << 14) / D), [&](int64_t begin, int64_t end) {
       std::vector<A> normed(static_cast<size_t>(D)), factor(static_cast<size_t>(D));
@@ -27,7 +27,7 @@ void forward(const GatedRmsNormForward& a) {
         const A squares = lane_sum<A>(D, [&](int64_t j) { return v[j] * v[j]; });
         r[i] = 1 / std::sqrt(squares / A(D) + A(a.eps));
         const A scale = r[i];
-        for (int64_t j = 0; j < D; ++j) y[j] = T(v[j] * scale * A(w[j]) * (gate_first ? A(1) : m[j]));
+        for (int64_t j = 0; j < D; ++j) y[j] = T(v[j] * scale * w[j] * (gate_first ? A(1) : m[j]));
       }
     });
   });
@@ -38,7 +38,7 @@ void backward(const GatedRmsNormBackward& a) {
     using A = Acc<T>;
     const int64_t D = a.x.size(-1), rows = a.r.numel();
     const bool gate_first = a.gate_first;
-    const T* w = a.weight.data<T>();
+    const A* w = a.weight.data<A>();
     const std::vector<double> d_w = sum_columns(rows, D, [&](int64_t begin, int64_t end, double* sum) {
       std::vector<A> buffer(static_cast<size_t>(4 * D));
       A *v = buffer.data(), *silu = v + D, *slope = silu + D, *g = slope + D;  // g: gradient of v * r(v)
@@ -52,7 +52,7 @@ void backward(const GatedRmsNormBackward& a) {
           slope[j] = s * (1 + A(z[j]) * (1 - s));
         }
         for (int64_t j = 0; j < D; ++j) v[j] = gate_first ? A(x[j]) * silu[j] : A(x[j]);
-        for (int64_t j = 0; j < D; ++j) g[j] = A(d_y[j]) * A(w[j]) * (gate_first ? A(1) : silu[j]);
+        for (int64_t j = 0; j < D; ++j) g[j] = A(d_y[j]) * w[j] * (gate_first ? A(1) : silu[j]);
         const A pull = r * r * lane_sum<A>(D, [&](int64_t j) { return g[j] * v[j]; }) / A(D);
         if (a.d_x) {
           T* d_x = a.d_x.data<T>() + i * D;
@@ -64,7 +64,7 @@ void backward(const GatedRmsNormBackward& a) {
         if (a.d_gate) {
           T* d_gate = a.d_gate.data<T>() + i * D;
           for (int64_t j = 0; j < D; ++j) {
-            const A d_silu = gate_first ? r * (g[j] - v[j] * pull) * A(x[j]) : A(d_y[j]) * A(w[j]) * v[j] * r;
+            const A d_silu = gate_first ? r * (g[j] - v[j] * pull) * A(x[j]) : A(d_y[j]) * w[j] * v[j] * r;
             d_gate[j] = T(d_silu * slope[j]);
           }
         }
@@ -74,7 +74,7 @@ void backward(const GatedRmsNormBackward& a) {
       }
     });
     if (!a.d_weight) return;
-    for (int64_t j = 0; j < D; ++j) a.d_weight.data<T>()[j] = T(A(d_w[size_t(j)]));
+    for (int64_t j = 0; j < D; ++j) a.d_weight.data<A>()[j] = A(d_w[size_t(j)]);
   });
 }
 

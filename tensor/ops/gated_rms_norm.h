@@ -8,7 +8,7 @@
 //   backward   as rms_norm in u (or x), with d silu(z) = sigmoid(z) (1 + z (1 - sigmoid(z)));
 //              silu(z) and u are computed anew: an exp is cheaper than the memory
 //
-//   x, gate z, y [...,D]   weight [D]   f32 f64 bf16; r [rows] and all statistics in f32 (f64 for f64)
+//   x, gate z, y [...,D]   f32 f64 bf16; weight [D], r [rows] and all statistics f32 where x is bf16, else as x
 //   An absent gradient is not computed. Source: specification 1, Gated RMSNorm.
 #pragma once
 #include "tensor/kernel.h"

@@ -4,7 +4,7 @@
 //     d_x      = r * (g - x * r^2 * mean(g x))
 //     d_weight = sum over rows of d_y * x * r, in f64, in one order
 //
-//   x, y [...,D]   weight [D]   f32 f64 bf16; r [rows] and all statistics in f32 (f64 for f64)
+//   x, y [...,D]   f32 f64 bf16; weight [D], r [rows] and all statistics f32 where x is bf16, else as x
 //   An absent d_x or d_weight is not computed. Source: specification 1, RMSNorm.
 #pragma once
 #include "tensor/kernel.h"

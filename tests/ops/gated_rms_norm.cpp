@@ -11,7 +11,7 @@ Example example(const Shape& shape, GateOrder order, double eps = 1e-5) {
   return {.name = fmt::format("{} {}", shape.text(), order == GateOrder::gate_then_norm ? "gate then norm" : "norm then gate"),
           .inputs = {{.edge = "x", .shape = shape},
                      {.edge = "gate", .shape = shape, .fill = normal(0.2, 1.5)},
-                     {.edge = "weight", .shape = {shape[-1]}, .fill = uniform(0.5, 1.5)}},
+                     {.edge = "weight", .shape = {shape[-1]}, .fill = uniform(0.5, 1.5), .wide = true}},
           .build = [=](const std::vector<Var>& in, const Packing&) {
             return std::vector{gated_rms_norm(in[0], in[1], in[2], eps, order)};
           },
@@ -25,7 +25,7 @@ Example example(const Shape& shape, GateOrder order, double eps = 1e-5) {
 std::vector<Example> examples() {
   std::vector<Example> all;
   for (GateOrder order : orders)
-    for (const Shape& shape : {Shape{1}, Shape{4, 1}, Shape{3, 7}, Shape{2, 5, 33}, Shape{70, 64}})
+    for (const Shape& shape : {Shape{1}, Shape{4, 1}, Shape{3, 7}, Shape{2, 5, 33}, Shape{70, 64}, Shape{5, 192}, Shape{3, 1536}})
       // With one column and a small eps, the norm is a sign and its gradient all cancellation.
       all.push_back(example(shape, order, shape[-1] == 1 ? 0.5 : 1e-5));
   return all;
@@ -69,12 +69,16 @@ void refuses_shapes_that_do_not_match() {
                "gated_rms_norm: gate must be f32 [2,3] as x; got f32 [3,2]");
   expect_error([&] { gated_rms_norm(of({2, 3}), of({2, 3}), of({2}), 1e-5, orders[0]); },
                "gated_rms_norm: weight must be f32 [3] to match x [2,3]; got f32 [2]");
+  const Var narrow = constant(zeros(cpu, {2, 3}, Dtype::bf16));
+  expect_error([&] { gated_rms_norm(narrow, narrow, constant(zeros(cpu, {3}, Dtype::bf16)), 1e-5, orders[0]); },
+               "gated_rms_norm: weight must be f32 [3] to match x [2,3]; got bf16 [3]");
 }
 
 const RegisterCase registered{{
     .room = "gated_rms_norm",
     .ops = {"gated_rms_norm"},
     .examples = examples(),
+    .bf16 = Tolerance{5e-3, 8e-3},
     .bench = benches(),
     .checks = {{"a closed gate gives zero", a_closed_gate_gives_zero},
                {"the orders differ", the_orders_differ},

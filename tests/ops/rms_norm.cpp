@@ -15,7 +15,7 @@ Var composed(const Var& x, const Var& w, double eps) {
 
 Example example(const Shape& shape, double eps, bool one_row = false) {
   Example e{.name = fmt::format("{} eps={}", shape.text(), eps),
-            .inputs = {{.edge = "x", .shape = shape}, {.edge = "weight", .shape = {shape[-1]}, .fill = uniform(0.5, 1.5)}},
+            .inputs = {{.edge = "x", .shape = shape}, {.edge = "weight", .shape = {shape[-1]}, .fill = uniform(0.5, 1.5), .wide = true}},
             .build = [eps](const std::vector<Var>& in, const Packing&) {
               return std::vector{rms_norm(in[0], in[1], eps)};
             }};
@@ -27,7 +27,7 @@ Example example(const Shape& shape, double eps, bool one_row = false) {
 Tensor norm_of(const std::vector<double>& x, const std::vector<double>& w, double eps, Dtype t) {
   Device& cpu = open_device("cpu");
   const int64_t D = int64_t(w.size());
-  return rms_norm(constant(from_doubles(cpu, {int64_t(x.size()) / D, D}, t, x)), constant(from_doubles(cpu, {D}, t, w)), eps)
+  return rms_norm(constant(from_doubles(cpu, {int64_t(x.size()) / D, D}, t, x)), constant(from_doubles(cpu, {D}, wide(t), w)), eps)
       .value;
 }
 
@@ -61,6 +61,8 @@ void refuses_a_weight_of_another_size() {
                "rms_norm: weight must be f32 [3] to match x [2,3]; got f32 [2]");
   expect_error([&] { rms_norm(of({2, 3}), of({3}, Dtype::f64), 1e-5); },
                "rms_norm: weight must be f32 [3] to match x [2,3]; got f64 [3]");
+  expect_error([&] { rms_norm(of({2, 3}, Dtype::bf16), of({3}, Dtype::bf16), 1e-5); },
+               "rms_norm: weight must be f32 [3] to match x [2,3]; got bf16 [3]");
   expect_error([&] { rms_norm(of({2, 3}), of({3}), 0); }, "rms_norm: eps must be > 0; got 0");
 }
 
@@ -71,7 +73,8 @@ const RegisterCase registered{{
     .ops = {"rms_norm"},
     // With one column and a small eps, y is the sign of x and the gradient is all cancellation: eps 0.5.
     .examples = {example({1}, 0.5, true), example({7}, 1e-5, true), example({65}, 1e-3, true), example({5, 1}, 0.5),
-                 example({2, 3, 33}, 1e-5), example({130, 48}, 1e-6)},
+                 example({2, 3, 33}, 1e-5), example({130, 48}, 1e-6), example({11, 768}, 1e-5), example({3, 2064}, 1e-5)},
+    .bf16 = Tolerance{5e-3, 8e-3},
     .bench = {{.example = example({1, 2048, 768}, 1e-5),
                .forward_flops = 4 * n,
                .forward_bytes = 8 * n,
