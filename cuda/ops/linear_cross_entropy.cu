@@ -11,34 +11,15 @@
 #include <algorithm>
 
 #include "cuda/launch.cuh"
-#include "cuda/vector.cuh"
+#include "cuda/log_sum.cuh"
 #include "tensor/ops/cross_entropy.h"
 #include "tensor/ops/matmul.h"
 #include "tensor/ops/reduce.h"
-#include "tensor/vector_math.h"
 
 namespace taper::kernels {
 namespace {
 
 constexpr int threads = 512;
-
-template <class T>
-__device__ Acc<T> exponential(Acc<T> x) {  // of a number <= 0; bf16 results do not see the last bits
-  if constexpr (std::is_same_v<T, bf16>) return __expf(x);
-  else return math::exp(x);
-}
-
-template <class A>
-struct LogSum {  // of some of a row's numbers: sum exp(x) = sum * exp(most)
-  A most, sum;
-};
-template <class T>
-__device__ LogSum<Acc<T>> merged(LogSum<Acc<T>> a, LogSum<Acc<T>> b) {
-  const Acc<T> most = a.most > b.most ? a.most : b.most;
-  const Acc<T> lowest = -INFINITY;
-  if (most == lowest) return {most, a.sum + b.sum};  // neither saw anything, or NaN
-  return {most, a.sum * exponential<T>(a.most - most) + b.sum * exponential<T>(b.most - most)};
-}
 
 template <class T, int n>
 __global__ __launch_bounds__(threads) void linear_cross_entropy_row_kernel(T* g_logits,              // [rows,V], then gradients
@@ -50,27 +31,7 @@ __global__ __launch_bounds__(threads) void linear_cross_entropy_row_kernel(T* g_
   auto* g_row = reinterpret_cast<cuda::Vector<T, n>*>(g_logits + row * V);
   const int64_t vectors = V / n;
 
-  LogSum<A> r{A(-INFINITY), A(0)};
-  for (int64_t i = threadIdx.x; i < vectors; i += threads) {
-    const cuda::Vector<T, n> v = g_row[i];
-    A most = A(v.at[0]);
-#pragma unroll
-    for (int k = 1; k < n; ++k) most = A(v.at[k]) > most ? A(v.at[k]) : most;
-    if (most > r.most) {
-      r.sum *= exponential<T>(r.most - most);
-      r.most = most;
-    }
-#pragma unroll
-    for (int k = 0; k < n; ++k) r.sum += exponential<T>(A(v.at[k]) - r.most);
-  }
-  __shared__ LogSum<A> s_part[threads];  // a tree over the thread numbers: one order
-  s_part[threadIdx.x] = r;
-  for (int half = threads / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (int(threadIdx.x) < half) s_part[threadIdx.x] = merged<T>(s_part[threadIdx.x], s_part[threadIdx.x + half]);
-  }
-  __syncthreads();
-  const A lse = s_part[0].most + math::log(s_part[0].sum);
+  const A lse = cuda::log_sum_exp<threads, T, n>(g_row, vectors);
   const int32_t label = g_labels[row];
   const bool ignored = label == ignored_label, valid = 0 <= label && label < V;
   if (threadIdx.x == 0) g_nll[row] = ignored ? A(0) : valid ? lse - A(g_logits[row * V + label]) : A(NAN);
@@ -82,7 +43,7 @@ __global__ __launch_bounds__(threads) void linear_cross_entropy_row_kernel(T* g_
     cuda::Vector<T, n> v = g_row[i];
 #pragma unroll
     for (int k = 0; k < n; ++k) {
-      const A p = exponential<T>(A(v.at[k]) - lse);
+      const A p = cuda::exponential<T>(A(v.at[k]) - lse);
       v.at[k] = ignored ? T(A(0)) : T((i * n + k == label ? p - 1 : p) * scale);
     }
     g_row[i] = v;

@@ -5,8 +5,9 @@
 //
 //   d_logits may be logits itself.
 //
-//   logits [...,V]   labels [...] i32   nll [...]   lse [rows]   f32 f64
-//   Error: a label outside [0,V) that is not -100 (65), naming its position.
+//   logits [...,V]   labels [...] i32   nll [...]   lse [rows]   f32 f64; on a GPU also bf16 logits, with f32 nll and lse
+//   Error: a label outside [0,V) that is not -100 (65), naming its position. A GPU does not wait to look: there such a
+//   row's nll and gradient are NaN, which the guard of the step sees.
 #pragma once
 #include "tensor/kernel.h"
 

@@ -3,7 +3,7 @@
 //   backward   d_table[v,:] = sum of d_y[i,:] over the i with ids[i] = v, by rising i; 0 where none is
 //
 //   table [V,D]   ids [...] i32   y [...,D]   f32 f64 bf16
-//   Error: an id outside [0,V) (65), naming its position.
+//   Error: an id outside [0,V) (65), naming its position. A GPU does not wait to look: there such a row is NaN.
 #pragma once
 #include "tensor/kernel.h"
 

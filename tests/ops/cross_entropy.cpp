@@ -109,6 +109,7 @@ const RegisterCase registered{{
     .ops = {"cross_entropy"},
     .examples = {example({}, 1, false), example({}, 9, false), example({}, 130, false), example({1}, 2, false),
                  example({2, 7}, 11, true), example({5}, 257, true), example({40}, 3, false)},
+    .bf16 = Tolerance{5e-3, 8e-3},
     .bench = {bench(257), bench(50280)},
     .checks = {{"equal logits cost log V", equal_logits_cost_log_v},
                {"ignored rows are exactly zero", ignored_rows_are_exactly_zero},

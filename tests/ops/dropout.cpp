@@ -96,6 +96,7 @@ const RegisterCase registered{{
     .room = "dropout",
     .ops = {"dropout"},
     .examples = {example({}, 0.1), example({7}, 0.5), example({3, 5, 11}, 0.1), example({2, 9000}, 0.25), example({20}, 0)},
+    .bf16 = Tolerance{5e-3, 8e-3},
     .bench = {{.example = bench_example({1, 2048, 768}, 0.1),
                .forward_flops = n,
                .forward_bytes = 8 * n,

@@ -67,6 +67,7 @@ const RegisterCase registered{{
     .room = "embedding",
     .ops = {"embedding"},
     .examples = {example(1, 1, {1}), example(7, 3, {2, 5}), example(50, 17, {33}), example(4, 5, {2, 3, 4})},
+    .bf16 = Tolerance{5e-3, 8e-3},
     .bench = {bench(257), bench(50280)},
     .checks = {{"repeated tokens add up", repeated_tokens_add_up},
                {"refuses ids out of range", refuses_ids_out_of_range},
