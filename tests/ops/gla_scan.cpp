@@ -1,5 +1,6 @@
 // gla_scan: chunked against the recurrence over shapes, documents and decays; split runs; bad shapes.
 #include <cmath>
+#include <cstdlib>
 
 #include "tensor/random.h"
 #include "tests/support/expect.h"
@@ -49,53 +50,71 @@ std::vector<Example> examples() {
   all.push_back(example({.B = 2, .T = 90, .H = 1, .K = 17, .V = 2, .chunk = 40}));
   all.push_back(example({.B = 1, .T = 200, .H = 2, .K = 2, .V = 2, .slowest = 0, .fastest = 1e-6}));
   all.push_back(example({.B = 2, .T = 70, .H = 2, .K = 3, .V = 2, .slowest = 5, .fastest = 30}));
+  all.push_back(example({.B = 2, .T = 9, .H = 2, .K = 3, .V = 2, .chunk = 0}));
+  // What tensor cores take in bf16: sizes between tiles, many chunks, a chunk of one token, decays too strong for one reference.
+  all.push_back(example({.B = 2, .T = 129, .H = 2, .K = 16, .V = 16}));
+  all.push_back(example({.B = 1, .T = 70, .H = 2, .K = 48, .V = 80, .slowest = 0, .fastest = 0.1}));
+  all.push_back(example({.B = 1, .T = 65, .H = 1, .K = 112, .V = 16, .initial = false}));
+  all.push_back(example({.B = 2, .T = 100, .H = 1, .K = 16, .V = 32, .slowest = 0.1, .fastest = 30}));
   return all;
 }
 
-// The same numbers for every dtype: what f32 can hold.
-std::vector<double> values(const char* what, int64_t n) {
+// The same numbers for every dtype: what f32 can hold, or bf16.
+std::vector<double> values(const char* what, int64_t n, bool in_bf16 = false) {
   const Random random(5, what);
   std::vector<double> v;
-  for (int64_t i = 0; i < n; ++i) v.push_back(float(random.normal(uint64_t(i))));
+  for (int64_t i = 0; i < n; ++i) {
+    const float x = float(random.normal(uint64_t(i)));
+    v.push_back(in_bf16 ? float(bf16(x)) : x);
+  }
   return v;
 }
 
-// Chunked in both dtypes against the recurrence in f64, outputs and every gradient, finite throughout.
+// Chunked in every dtype against the recurrence in f64, outputs and every gradient, finite throughout: on the CPU, and on
+// the device under test where that is another.
 void agrees_with_recurrence(const Dims& s, const std::vector<double>& log_a,
                             const std::vector<std::vector<int64_t>>& documents = {}) {
-  Device& cpu = open_device("cpu");
-  const Packing packing = documents.empty() ? Packing{} : make_packing(cpu, s.B, s.T, documents);
   const Shape keys{s.B, s.T, s.H, s.K}, outputs{s.B, s.T, s.H, s.V}, state{s.B, s.H, s.K, s.V};
-  auto run = [&](int64_t form, Dtype as) {
+  auto run = [&](Device& device, int64_t form, Dtype as, bool in_bf16) {
+    const Packing packing = documents.empty() ? Packing{} : make_packing(device, s.B, s.T, documents);
     Tape tape;
-    auto in = [&](const char* name, const Shape& shape) {
+    auto in = [&](const char* name, const Shape& shape, Dtype dtype) {
       const bool given = std::string_view(name) == "log_a";
-      return tape.leaf(name, from_doubles(cpu, shape, as, given ? log_a : values(name, shape.numel())));
+      return tape.leaf(name, from_doubles(device, shape, dtype, given ? log_a : values(name, shape.numel(), in_bf16)));
     };
-    const GlaResult r = gla_scan({.q = in("q", keys), .k = in("k", keys), .v = in("v", outputs),
-                                  .log_a = in("log_a", keys), .initial = in("initial", state)}, s.scale, packing, form);
-    auto all = backward({r.y, r.final}, {from_doubles(cpu, outputs, as, values("dy", outputs.numel())),
-                                         from_doubles(cpu, state, as, values("ds", state.numel()))});
+    const GlaResult r = gla_scan({.q = in("q", keys, as), .k = in("k", keys, as), .v = in("v", outputs, as),
+                                  .log_a = in("log_a", keys, wide(as)), .initial = in("initial", state, wide(as))},
+                                 s.scale, packing, form);
+    auto all = backward({r.y, r.final}, {from_doubles(device, outputs, as, values("dy", outputs.numel(), in_bf16)),
+                                         from_doubles(device, state, wide(as), values("ds", state.numel(), in_bf16))});
     all["y"] = r.y.value;
     all["final"] = r.final.value;
     return all;
   };
-  const auto want = run(0, Dtype::f64);
-  for (Dtype dtype : {Dtype::f64, Dtype::f32}) {
-    const auto got = run(s.chunk, dtype);
+  auto holds = [&](Device& device, Dtype dtype, double forward, double backward) {
+    const bool in_bf16 = dtype == Dtype::bf16;
+    const auto want = run(open_device("cpu"), 0, Dtype::f64, in_bf16), got = run(device, s.chunk, dtype, in_bf16);
     for (const auto& [what, tensor] : want) {
       const bool output = what == "y" || what == "final";
-      for (double x : to_doubles(got.at(what))) expect(std::isfinite(x), "{} holds {} in {}", what, x, name(dtype));
-      const double f64 = output ? 1e-11 : 1e-10, f32 = output ? 1e-5 : 5e-5;
-      expect_close(got.at(what), tensor, dtype == Dtype::f64 ? f64 : f32, what.c_str());
+      const std::vector<double> have = to_doubles(got.at(what));
+      for (double x : have) expect(std::isfinite(x), "{} holds {} in {}", what, x, name(dtype));
+      const double error = relative_error(have, to_doubles(tensor)), limit = output ? forward : backward;
+      expect(error <= limit, "{} in {}: off by {}, at most {}", what, name(dtype), error, limit);
     }
+  };
+  std::vector<std::string> devices = {"cpu"};
+  if (const char* tested = std::getenv("TAPER_TEST_DEVICE"); tested && devices[0] != tested) devices.push_back(tested);
+  for (const std::string& device : devices) {
+    holds(open_device(device), Dtype::f64, 1e-11, 1e-10);
+    holds(open_device(device), Dtype::f32, 1e-5, 5e-5);
+    if (device != "cpu") holds(open_device(device), Dtype::bf16, 5e-3, 8e-3);
   }
 }
 
 // Decays from none to total, side by side in the channels of a head: nothing non-finite, chunked = recurrent.
 void survives_extreme_decays() {
-  const std::vector<double> rates = {0, 1e-12, 1e-6, 1e-3, 1, 5, 20, 88, 100, 1e3, 1e4};
-  const Dims s{.B = 1, .T = 150, .H = 2, .K = int64_t(rates.size()) + 3, .V = 3};
+  const std::vector<double> rates = {0, 1e-12, 1e-8, 1e-6, 1e-3, 0.1, 1, 5, 20, 88, 100, 1e3, 1e4};
+  const Dims s{.B = 1, .T = 150, .H = 2, .K = int64_t(rates.size()) + 3, .V = 16};
   std::vector<double> log_a;
   for (int64_t t = 0; t < s.T; ++t)
     for (int64_t h = 0; h < s.H; ++h) {
@@ -111,7 +130,7 @@ void survives_extreme_decays() {
 // The gradient of a fast channel's decay is tiny: each rate by itself, so that no larger one hides its error.
 void small_decay_gradients_keep_their_digits() {
   for (double rate : {1e-6, 0.05, 2.0, 8.0, 14.0}) {
-    const Dims s{.B = 1, .T = 130, .H = 1, .K = 3, .V = 4};
+    const Dims s{.B = 1, .T = 130, .H = 1, .K = 16, .V = 16};
     std::vector<double> log_a;
     for (double x : values("rate", s.T * s.K)) log_a.push_back(-rate * (1 + std::abs(x) / 4));
     agrees_with_recurrence(s, log_a);
@@ -121,7 +140,7 @@ void small_decay_gradients_keep_their_digits() {
 
 // A window of many chunks, with decays as PoST spreads them: from 1/T to 1 per token.
 void holds_over_a_long_window() {
-  const Dims s{.B = 1, .T = 1000, .H = 2, .K = 20, .V = 8};
+  const Dims s{.B = 1, .T = 1000, .H = 2, .K = 32, .V = 16};
   std::vector<double> log_a;
   const std::vector<double> noise = values("noise", s.T * s.H * s.K);
   for (int64_t i = 0; i < s.T * s.H * s.K; ++i)
