@@ -6,9 +6,14 @@
 //   ceiling  latency: about 5 thousand cycles for a piece forward, 15 thousand backward
 #include "tensor/ops/dplr_scan.h"
 
+#include <algorithm>
+
 #include "cuda/launch.cuh"
+#include "cuda/ops/dplr_scan_gradients.cuh"
 #include "cuda/ops/dplr_scan_plain.cuh"
 #include "cuda/ops/dplr_scan_plain_backward.cuh"
+#include "cuda/ops/dplr_scan_prepare.cuh"
+#include "cuda/ops/dplr_scan_walk.cuh"
 
 namespace taper::kernels {
 namespace {
@@ -55,15 +60,91 @@ void plain_backward(const DplrScanBackward& g, const int* left_out) {
   });
 }
 
+// ---- tensor cores: bf16 with K = V = 64 in chunks of 64 ----
+
+bool fits_tiles(const DplrScanInputs& in, int64_t chunk) {
+  return in.r.dtype() == Dtype::bf16 && in.r.size(3) == dplr_tiles::channels && in.v.size(3) == dplr_tiles::channels &&
+         chunk == dplr_tiles::tokens;
+}
+
+// Launches with `Shared` as dynamic shared memory.
+template <class Shared, class... P>
+void launch(void (*kernel)(P...), int64_t grid, int threads, Device& device, std::type_identity_t<P>... p) {
+  cuda::cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(sizeof(Shared))));
+  kernel<<<cuda::blocks_for(grid, 1), threads, sizeof(Shared), cuda::stream_of(device)>>>(p...);
+  cuda::cuda_check(cudaGetLastError());
+}
+
+// Memory between the steps, of n T.
+template <class T>
+Tensor room_for(Device& device, int64_t n) {
+  return Tensor(device, {n, int64_t(sizeof(T) / 4)}, Dtype::f32);
+}
+
+// Calls f(first row, rows) for a batch, in parts whose chunks' memory stays below 1 GiB.
+template <class F>
+void by_parts(const DplrScanInputs& in, size_t bytes_per_chunk, F f) {
+  const int64_t B = in.r.size(0), chunks = (in.r.size(1) + dplr_tiles::tokens - 1) / dplr_tiles::tokens;
+  const int64_t row = chunks * in.r.size(2) * int64_t(bytes_per_chunk), rows = std::clamp<int64_t>((int64_t(1) << 30) / row, 1, B);
+  for (int64_t n = 0; n < B; n += rows) f(n, std::min(rows, B - n));
+}
+
+void tiles_forward(const DplrScanForward& f) {
+  using namespace dplr_tiles;
+  using Shared = WalkShared<false>;
+  Device& device = f.device();
+  const View v(f.in);
+  const int64_t B = f.in.r.size(0);
+  const Tensor strong(device, {B, v.chunks, v.H}, Dtype::i32), left_out(device, {B, v.H}, Dtype::i32);
+  by_parts(f.in, sizeof(ForwardStep), [&](int64_t n, int64_t rows) {
+    const int64_t first = n * v.chunks * v.H, count = rows * v.chunks * v.H, state = channels * channels;
+    const Tensor steps = room_for<ForwardStep>(device, count);
+    auto* g_steps = static_cast<ForwardStep*>(steps.data<void>());
+    launch<PrepareShared>(dplr_scan_prepare_kernel<false>, count, prepare_threads, device, v, v.g_v, g_steps, strong.data<int>(), first);
+    launch<Shared>(dplr_scan_walk_kernel<false>, rows * v.H, walk_threads, device, v, g_steps, strong.data<int>(), left_out.data<int>(),
+                   f.in.initial ? f.in.initial.data<float>() : nullptr, f.y.data<bf16>(), f.states.data<bf16>() + first * state,
+                   f.final.data<float>(), first);
+  });
+  plain_forward<bf16>(f, left_out.data<int>());
+}
+
+void tiles_backward(const DplrScanBackward& g) {
+  using namespace dplr_tiles;
+  using Shared = WalkShared<true>;
+  Device& device = g.device();
+  const View v(g.in);
+  const int64_t B = g.in.r.size(0), state = channels * channels;
+  const bf16* d_y = g.d_y ? g.d_y.data<bf16>() : nullptr;
+  const Tensor strong(device, {B, v.chunks, v.H}, Dtype::i32), left_out(device, {B, v.H}, Dtype::i32);
+  by_parts(g.in, sizeof(Step) + size_t(state) * sizeof(bf16), [&](int64_t n, int64_t rows) {
+    const int64_t first = n * v.chunks * v.H, count = rows * v.chunks * v.H;
+    const Tensor d_states(device, {count, channels, channels}, Dtype::bf16);
+    {
+      const Tensor steps = room_for<Step>(device, count);
+      auto* g_steps = static_cast<Step*>(steps.data<void>());
+      launch<PrepareShared>(dplr_scan_prepare_kernel<true>, count, prepare_threads, device, v, d_y, g_steps, strong.data<int>(), first);
+      launch<Shared>(dplr_scan_walk_kernel<true>, rows * v.H, walk_threads, device, v, g_steps, strong.data<int>(), left_out.data<int>(),
+                     g.d_final ? g.d_final.data<float>() : nullptr, nullptr, d_states.data<bf16>(),
+                     g.d_initial ? g.d_initial.data<float>() : nullptr, first);
+    }
+    launch<GradientShared>(dplr_scan_gradient_kernel, count, gradient_threads, device, v, d_y, g.states.data<bf16>(),
+                           d_states.data<bf16>(), left_out.data<int>(), g.d_r.data<bf16>(), g.d_k.data<bf16>(),
+                           g.d_v.data<bf16>(), g.d_a.data<bf16>(), g.d_b.data<bf16>(), g.d_log_w.data<float>(), first);
+  });
+  plain_backward<bf16>(g, left_out.data<int>());
+}
+
 bool empty(const DplrScanInputs& in) { return in.r.size(0) * in.r.size(2) == 0; }
 
 void forward(const DplrScanForward& f) {
   if (empty(f.in)) return;
+  if (fits_tiles(f.in, f.chunk)) return tiles_forward(f);
   visit<float, double, bf16>("dplr_scan", f.in.r.dtype(), [&]<class T>() { plain_forward<T>(f, nullptr); });
 }
 
 void backward(const DplrScanBackward& g) {
   if (empty(g.in)) return;
+  if (fits_tiles(g.in, g.chunk)) return tiles_backward(g);
   visit<float, double, bf16>("dplr_scan", g.in.r.dtype(), [&]<class T>() { plain_backward<T>(g, nullptr); });
 }
 

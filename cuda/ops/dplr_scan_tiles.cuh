@@ -1,0 +1,314 @@
+// dplr_scan in bf16 on tensor cores, K = V = 64, chunks of 64 tokens: what its kernels share.
+//
+// Decays are powers of 2 seen from the chunk's middle: with e_i = the sum of log2 decays from the middle to token i, > 0
+// before it,   r^_i = r_i 2^e_i   a^_i = a_i 2^e_{i-1}   k^_j = k_j 2^-e_j   b^_j = b_j 2^-e_j   S~ = 2^c S, Z~ = 2^d Z,
+// c and d the sums over the two halves. Then every product of the chunked form is one of these matrices, as they are:
+// r_i D_ij k_j = r^_i k^_j. A half may decay to 2^-56, so that no product of two factors leaves f32. RWKV-7's decays end
+// at 2^-28. A head with a stronger chunk is left out, and the plain kernels take it.
+#pragma once
+#include <cuda_runtime.h>
+
+#include "cuda/mma.cuh"
+#include "tensor/ops/dplr_scan.h"
+
+namespace taper::kernels::dplr_tiles {
+
+constexpr int tokens = 64, channels = 64;  // of a tile: its rows are tokens or channels
+constexpr int block = 16, blocks = 4;      // triangular matrices are handled by blocks
+constexpr int wide_row = 72;               // of a matrix of f32: the lanes of a Sum reach all banks
+constexpr float lowest = -56;
+
+// Rows of 144 bytes: eight of them, 16 bytes each, lie in all banks once.
+struct alignas(16) Tile {
+  static constexpr int row = 72;
+  bf16 at[tokens][row];
+};
+
+struct View {
+  const bf16 *g_r, *g_k, *g_v, *g_a, *g_b;  // [B,T,H,64]
+  const float* g_log_w;                     // [B,T,H,64]
+  PackingView packing;
+  int64_t steps, H, chunks;
+
+  explicit View(const DplrScanInputs& in)
+      : g_r(in.r.data<bf16>()), g_k(in.k.data<bf16>()), g_v(in.v.data<bf16>()), g_a(in.a.data<bf16>()), g_b(in.b.data<bf16>()),
+        g_log_w(in.log_w.data<float>()), packing(in.packing, in.r.size(1)), steps(in.r.size(1)), H(in.r.size(2)),
+        chunks((steps + tokens - 1) / tokens) {}
+};
+
+// Chunk `slot` of [B,chunks,H].
+struct Chunk {
+  int64_t slot, n, h, begin, at, stride;  // at: the first token's row of [B,T,H,64], times 64; stride to the next
+  int length;
+  uint64_t starts;  // bit i: a document starts at token i
+
+  __device__ Chunk(const View& v, int64_t slot) : slot(slot) {
+    h = slot % v.H;
+    n = slot / v.H / v.chunks;
+    begin = slot / v.H % v.chunks * tokens;
+    at = ((n * v.steps + begin) * v.H + h) * channels;
+    stride = v.H * channels;
+    length = int(min(int64_t(tokens), v.steps - begin));
+    starts = 0;
+    if (v.packing.start) {  // the same in every warp
+      const int lane = int(threadIdx.x) % 32;
+      const auto begins = [&](int i) { return i < length && v.packing.resets(n, begin + i); };
+      const unsigned low = __ballot_sync(~0u, begins(lane)), high = __ballot_sync(~0u, begins(lane + 32));
+      starts = uint64_t(high) << 32 | low;
+    }
+  }
+  // True where no document starts in tokens j+1 .. i; 0 .. i; j+1 .. 63.
+  __device__ bool joined(int j, int i) const { return (starts & ((uint64_t(2) << i) - (uint64_t(2) << j))) == 0; }
+  __device__ bool sees_before(int i) const { return (starts & ((uint64_t(2) << i) - 1)) == 0; }
+  __device__ bool seen_after(int j) const { return starts >> j >> 1 == 0; }
+};
+
+// ---- fragments ----
+
+// A 16x16 block as the left factor; as the right factor, two fragments of 8 columns. `turned` takes its transpose.
+template <int row = Tile::row>
+__device__ void load_left(uint32_t (&f)[4], const bf16* corner) {
+  const int lane = int(threadIdx.x) % 32;
+  cuda::ldmatrix_x4(f, corner + lane % 16 * row + lane / 16 * 8);
+}
+template <int row = Tile::row>
+__device__ void load_left_turned(uint32_t (&f)[4], const bf16* corner) {
+  const int lane = int(threadIdx.x) % 32;
+  cuda::ldmatrix_x4_trans(f, corner + (lane % 8 + lane / 16 * 8) * row + lane / 8 % 2 * 8);
+}
+template <int row = Tile::row>
+__device__ void load_right(uint32_t (&f)[4], const bf16* corner) {
+  const int lane = int(threadIdx.x) % 32;
+  cuda::ldmatrix_x4_trans(f, corner + lane % 16 * row + lane / 16 * 8);
+}
+template <int row = Tile::row>
+__device__ void load_right_turned(uint32_t (&f)[4], const bf16* corner) {
+  const int lane = int(threadIdx.x) % 32;
+  cuda::ldmatrix_x4(f, corner + (lane % 8 + lane / 16 * 8) * row + lane / 8 % 2 * 8);
+}
+
+using Sum = float[2][4];  // a 16x16 block of f32: two tiles of 8 columns
+
+__device__ inline void multiply(Sum& sum, const uint32_t (&left)[4], const uint32_t (&right)[4]) {
+  const uint32_t first[2] = {right[0], right[1]}, second[2] = {right[2], right[3]};
+  cuda::mma_bf16(sum[0], left, first);
+  cuda::mma_bf16(sum[1], left, second);
+}
+// The right factor is the transpose of what `x` is as a left factor.
+__device__ inline void multiply_turned(Sum& sum, const uint32_t (&left)[4], const uint32_t (&x)[4]) {
+  const uint32_t first[2] = {x[0], x[2]}, second[2] = {x[1], x[3]};
+  cuda::mma_bf16(sum[0], left, first);
+  cuda::mma_bf16(sum[1], left, second);
+}
+// A sum becomes a left factor where it is.
+__device__ inline void pack(uint32_t (&f)[4], const Sum& sum) {
+  f[0] = cuda::pack_bf16(sum[0][0], sum[0][1]);
+  f[1] = cuda::pack_bf16(sum[0][2], sum[0][3]);
+  f[2] = cuda::pack_bf16(sum[1][0], sum[1][1]);
+  f[3] = cuda::pack_bf16(sum[1][2], sum[1][3]);
+}
+__device__ inline float2 unpack(uint32_t pair) { return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u)}; }
+__device__ inline void unpack(Sum& sum, const uint32_t (&f)[4]) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float2 x = unpack(f[i]);
+    sum[i / 2][i % 2 * 2] = x.x;
+    sum[i / 2][i % 2 * 2 + 1] = x.y;
+  }
+}
+// Element e of tile t of a Sum lies in this row and column of its block.
+__device__ inline int row_of(int e) { return int(threadIdx.x) % 32 / 4 + e / 2 * 8; }
+__device__ inline int column_of(int t, int e) { return t * 8 + int(threadIdx.x) % 4 * 2 + e % 2; }
+
+// Stores a block, packed, so that (row, column) of the block lies at corner + row * Tile::row + column.
+__device__ inline void store(bf16* corner, const uint32_t (&f)[4]) {
+  const int lane = int(threadIdx.x) % 32;
+  uint32_t* to = reinterpret_cast<uint32_t*>(corner + lane / 4 * Tile::row + lane % 4 * 2);
+  constexpr int down = 8 * Tile::row / 2, across = 4;
+  to[0] = f[0];
+  to[down] = f[1];
+  to[across] = f[2];
+  to[down + across] = f[3];
+}
+
+// ---- the phases ----
+
+// A tile's rows from memory; zeros from `length` on, or where there is none. The caller commits and waits.
+template <int threads>
+__device__ void copy_tile(Tile& s, const bf16* g, int64_t stride, int length) {
+  for (int e = int(threadIdx.x); e < tokens * 8; e += threads) {
+    const int i = e / 8, q = e % 8 * 8;
+    if (g) cuda::copy_async(&s.at[i][q], g + (i < length ? i * stride : 0) + q, i < length);
+    else *reinterpret_cast<uint4*>(&s.at[i][q]) = uint4{};
+  }
+}
+
+struct Decays {
+  float part[8][channels];   // sums over a warp's tokens
+  float scale[2][channels];  // 2^c, 2^d
+};
+
+// r^ a^ k^ b^ in tiles; k^ is left out where `k` is null. False where a half decays below 2^lowest: then the tiles mean
+// nothing. A warp takes its share of the tokens, a lane two channels. `exponents` [65][wide_row], if given, gets e_i in
+// row i + 1. No barrier at the end.
+template <int warps>
+__device__ bool scale_operands(const View& v, const Chunk& c, Decays& s, Tile& r, Tile& a, Tile* k, Tile& b, float* exponents = nullptr) {
+  constexpr int share = tokens / warps;
+  const int lane = int(threadIdx.x) % 32, first = int(threadIdx.x) / 32 * share, q = 2 * lane;
+  float2 r_w[share], sum{0, 0};
+  uint32_t r_r[share], r_a[share], r_k[share], r_b[share];
+#pragma unroll
+  for (int i = 0; i < share; ++i) {
+    const int t = first + i;
+    const bool here = t < c.length;
+    const int64_t at = c.at + (here ? t * c.stride : 0) + q;
+    const auto pair = [&](const bf16* g) { return here ? *reinterpret_cast<const uint32_t*>(g + at) : 0u; };
+    r_w[i] = here && !(c.starts >> t & 1) ? *reinterpret_cast<const float2*>(v.g_log_w + at) : float2{0, 0};
+    r_r[i] = pair(v.g_r);
+    r_a[i] = pair(v.g_a);
+    r_k[i] = k ? pair(v.g_k) : 0u;
+    r_b[i] = pair(v.g_b);
+  }
+  constexpr float log2_e = 0x1.715476p0f;
+#pragma unroll
+  for (int i = 0; i < share; ++i) {
+    r_w[i].x *= log2_e;
+    r_w[i].y *= log2_e;
+    sum.x += r_w[i].x;
+    sum.y += r_w[i].y;
+  }
+  *reinterpret_cast<float2*>(&s.part[first / share][q]) = sum;
+  __syncthreads();
+  float2 half[2] = {{0, 0}, {0, 0}}, e{0, 0};  // e: of the token before mine
+#pragma unroll
+  for (int w = 0; w < warps; ++w) {
+    const float2 x = *reinterpret_cast<const float2*>(&s.part[w][q]);
+    const bool late = w >= warps / 2;
+    half[late].x += x.x;
+    half[late].y += x.y;
+    if (late && w * share < first) e.x += x.x, e.y += x.y;
+    if (!late && w * share >= first) e.x -= x.x, e.y -= x.y;
+  }
+  const bool fits = half[0].x >= lowest && half[0].y >= lowest && half[1].x >= lowest && half[1].y >= lowest;
+  if (!__all_sync(~0u, fits)) return false;
+  if (first == 0) {
+    *reinterpret_cast<float2*>(&s.scale[0][q]) = {exp2f(half[0].x), exp2f(half[0].y)};
+    *reinterpret_cast<float2*>(&s.scale[1][q]) = {exp2f(half[1].x), exp2f(half[1].y)};
+    if (exponents) *reinterpret_cast<float2*>(exponents + q) = e;
+  }
+  const auto scaled = [](uint32_t x, float2 by) {
+    const float2 p = unpack(x);
+    return cuda::pack_bf16(p.x * by.x, p.y * by.y);
+  };
+  float2 before = {exp2f(e.x), exp2f(e.y)};
+#pragma unroll
+  for (int i = 0; i < share; ++i) {
+    e.x += r_w[i].x;
+    e.y += r_w[i].y;
+    const float2 up = {exp2f(e.x), exp2f(e.y)}, down = {exp2f(-e.x), exp2f(-e.y)};
+    const auto put = [&](Tile& to, uint32_t x) { *reinterpret_cast<uint32_t*>(&to.at[first + i][q]) = x; };
+    put(r, scaled(r_r[i], up));
+    put(a, scaled(r_a[i], before));
+    if (k) put(*k, scaled(r_k[i], down));
+    put(b, scaled(r_b[i], down));
+    if (exponents) *reinterpret_cast<float2*>(exponents + (first + i + 1) * wide_row + q) = e;
+    before = up;
+  }
+  return true;
+}
+
+// Blocks (I,J), J <= I, of left right^T over 64 columns, those J whose bit is set in `which`. left(f, I, k) and
+// right(f, J, k) load 16 columns from 16 k on; done(I, J, sum).
+template <class Left, class Right, class Done>
+__device__ void lower_blocks(unsigned which, Left left, Right right, Done done) {
+  for (int J = 0; J < blocks; ++J) {
+    if (!(which >> J & 1)) continue;
+    uint32_t b[4][4];
+#pragma unroll
+    for (int k = 0; k < 4; ++k) right(b[k], J, k);
+    for (int I = J; I < blocks; ++I) {
+      Sum sum = {};
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        uint32_t a[4];
+        left(a, I, k);
+        multiply(sum, a, b[k]);
+      }
+      done(I, J, sum);
+    }
+  }
+}
+
+// Keeps what token row i may take from token column j: j <= i, or j < i where `before`, in the same document.
+__device__ inline void mask(Sum& sum, const Chunk& c, int I, int J, bool before) {
+#pragma unroll
+  for (int t = 0; t < 2; ++t)
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const int i = I * block + row_of(e), j = J * block + column_of(t, e);
+      if (j + before > i || (c.starts && !c.joined(j, i))) sum[t][e] = 0;
+    }
+}
+
+// What the triangular systems need of A_b: its diagonal blocks, each transposed, and their inverses less I.
+struct alignas(16) Diagonal {
+  float block_of[blocks][block][block + 4];  // [I][j][i]
+  bf16 inverse[blocks][block][block + 8];    // [I][i][j]
+};
+constexpr int inverse_row = block + 8;
+
+__device__ inline void keep_diagonal(Diagonal& s, int I, const Sum& sum) {
+#pragma unroll
+  for (int t = 0; t < 2; ++t)
+#pragma unroll
+    for (int e = 0; e < 4; ++e) s.block_of[I][column_of(t, e)][row_of(e)] = sum[t][e];
+}
+// (I - A)^-1 of block I by substitution, by one warp: a lane has a column.
+__device__ inline void invert(Diagonal& s, int I) {
+  const int own = int(threadIdx.x) % 16;
+  float x[block];
+#pragma unroll
+  for (int i = 0; i < block; ++i) x[i] = i == own ? 1.0f : 0.0f;
+#pragma unroll
+  for (int j = 0; j + 1 < block; ++j)
+#pragma unroll
+    for (int i = j + 1; i < block; ++i) x[i] += s.block_of[I][j][i] * x[j];
+  if (int(threadIdx.x) % 32 < 16)
+#pragma unroll
+    for (int i = 0; i < block; ++i) s.inverse[I][i][own] = bf16(i == own ? 0.0f : x[i]);
+}
+
+// X from (I - A) X = sum, both transposed: 16 columns of X are rows here. x: the blocks of X^T as left factors.
+__device__ inline void substitute(Sum (&sum)[blocks], uint32_t (&x)[blocks][4], const Tile& A, const Diagonal& s) {
+#pragma unroll
+  for (int I = 0; I < blocks; ++I) {
+    uint32_t f[4];
+#pragma unroll
+    for (int J = 0; J < I; ++J) {
+      load_right_turned(f, &A.at[I * block][J * block]);
+      multiply(sum[I], x[J], f);
+    }
+    pack(x[I], sum[I]);
+    load_right_turned<inverse_row>(f, &s.inverse[I][0][0]);
+    multiply(sum[I], x[I], f);
+    pack(x[I], sum[I]);
+  }
+}
+// The same with (I - A)^T: from the last block to the first.
+__device__ inline void substitute_back(Sum (&sum)[blocks], uint32_t (&x)[blocks][4], const Tile& A, const Diagonal& s) {
+#pragma unroll
+  for (int I = blocks - 1; I >= 0; --I) {
+    uint32_t f[4];
+#pragma unroll
+    for (int J = I + 1; J < blocks; ++J) {
+      load_right(f, &A.at[J * block][I * block]);
+      multiply(sum[I], x[J], f);
+    }
+    pack(x[I], sum[I]);
+    load_right<inverse_row>(f, &s.inverse[I][0][0]);
+    multiply(sum[I], x[I], f);
+    pack(x[I], sum[I]);
+  }
+}
+
+}  // namespace taper::kernels::dplr_tiles
