@@ -48,7 +48,8 @@ struct DplrScanInputs {
 struct DplrScanForward {
   DplrScanInputs in = {};
   Tensor y = {}, final = {};
-  Tensor states = {};  // [B,ceil(T/chunk),H,K,V], the state before each chunk; absent in recurrent form
+  Tensor states = {};  // [B,ceil(T/chunk),H,K,V], the state before each chunk, in the order and scale that the backward
+                       // of the device wants; absent in recurrent form
   Tensor m = {};       // [B,ceil(T/chunk),H,chunk,V], so that a chunk's rows lie together; absent likewise, and in bf16:
                        // the backward finds it again
   int64_t chunk = 0;   // 0: the recurrence, token by token

@@ -249,7 +249,8 @@ Bench bench(const Dims& s) {
   const double forward = heads * (8 * K * V + 4 * C * (K + V));
   const double backward = heads * (16 * K * V + 12 * C * K + 8 * C * V);
   const double bytes = 4 * heads * (5 * K + 2 * V);
-  return {.example = example(s), .forward_flops = forward, .forward_bytes = bytes, .backward_flops = backward, .backward_bytes = 2 * bytes};
+  return {.example = example(s), .forward_flops = forward, .forward_bytes = bytes, .backward_flops = backward, .backward_bytes = 2 * bytes,
+          .large = s.B >= 8};
 }
 
 const RegisterCase registered{{
@@ -259,13 +260,15 @@ const RegisterCase registered{{
     .looks_back = true,
     .bf16 = Tolerance{5e-3, 8e-3},
     .bench = {bench({.B = 1, .T = 2048, .H = 12, .K = 64, .V = 64, .initial = false, .removal = 0.05}),
-              bench({.B = 4, .T = 512, .H = 4, .K = 64, .V = 64, .initial = false, .removal = 0.05})},
+              bench({.B = 4, .T = 512, .H = 4, .K = 64, .V = 64, .initial = false, .removal = 0.05}),
+              bench({.B = 8, .T = 2048, .H = 12, .K = 64, .V = 64, .initial = false, .removal = 0.05})},
     .checks = {{"survives extreme decays", survives_extreme_decays},
                {"survives extreme decays in tiles", survives_extreme_decays_in_tiles},
                {"a long window keeps slow decays", a_long_window_keeps_slow_decays},
                {"a split run equals one run", a_split_run_equals_one_run},
                {"the final state alone has gradients", final_state_alone_has_gradients},
                {"refuses bad shapes", refuses_bad_shapes}},
+    .huge = {example({.B = 4100, .T = 64, .H = 64, .K = 128, .V = 16, .initial = false, .removal = 0.05})},
 }};
 
 }  // namespace
