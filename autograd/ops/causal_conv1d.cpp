@@ -23,8 +23,9 @@ ConvResult causal_conv1d(const Var& x, const Var& weight, const Var& bias, const
   check(!history || history.shape() == Shape{B, W - 1, D}, "causal_conv1d: history must be [{},{},{}]; got {}", B,
         W - 1, D, history.shape().text());
   for (const Var* other : {&weight, &bias, &history})
-    check(!*other || other->value.dtype() == v.dtype(), "causal_conv1d: all inputs must have the dtype of x, {}; got {}",
-          name(v.dtype()), name(other->value.dtype()));
+    check(!*other || other->value.dtype() == (other == &history ? v.dtype() : wide(v.dtype())),
+          "causal_conv1d: all inputs must have the dtype of x, {}{}; got {}", name(v.dtype()),
+          v.dtype() == Dtype::bf16 ? ", but weight and bias f32" : "", name(other->value.dtype()));
   check_packing("causal_conv1d", packing, B, T);
   const Tensor y = empty_like(v), tail(v.device(), {B, W - 1, D}, v.dtype());
   kernels::causal_conv1d_forward({.x = v, .weight = w, .bias = bias.value, .history = history.value, .y = y,

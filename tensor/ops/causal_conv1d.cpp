@@ -22,11 +22,11 @@ struct Inputs {
       : steps(a.x.size(1)), D(a.x.size(2)), W(a.weight.size(2)), x(a.x.template data<T>()),
         history(a.history ? a.history.template data<T>() : nullptr), packing(a.packing, steps),
         taps(size_t(W * D)), bias(static_cast<size_t>(D)) {
-    const T* weight = a.weight.template data<T>();
+    const A* weight = a.weight.template data<A>();
     for (int64_t d = 0; d < D; ++d)
-      for (int64_t j = 0; j < W; ++j) taps[size_t(j * D + d)] = A(weight[d * W + j]);
+      for (int64_t j = 0; j < W; ++j) taps[size_t(j * D + d)] = weight[d * W + j];
     if (a.bias)
-      for (int64_t d = 0; d < D; ++d) bias[size_t(d)] = A(a.bias.template data<T>()[d]);
+      for (int64_t d = 0; d < D; ++d) bias[size_t(d)] = a.bias.template data<A>()[d];
   }
 
   // Does position t see the input of time s <= t (s < 0: the history)?
@@ -161,8 +161,8 @@ void backward(const CausalConv1dBackward& a) {
       }
     });
     for (int64_t d = 0; d < D && a.d_weight; ++d)
-      for (int64_t j = 0; j < W; ++j) a.d_weight.data<T>()[d * W + j] = T(A(sums[size_t(j * D + d)]));
-    for (int64_t d = 0; d < D && a.d_bias; ++d) a.d_bias.data<T>()[d] = T(A(sums[size_t(W * D + d)]));
+      for (int64_t j = 0; j < W; ++j) a.d_weight.data<A>()[d * W + j] = A(sums[size_t(j * D + d)]);
+    for (int64_t d = 0; d < D && a.d_bias; ++d) a.d_bias.data<A>()[d] = A(sums[size_t(W * D + d)]);
   });
 }
 

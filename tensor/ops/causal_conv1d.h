@@ -9,8 +9,8 @@
 //              d_in[b,s] = sum_j weight[d,0,j] * d_pre[b, s+W-1-j] over the t that see s, + d_tail
 //              d_weight  = sum over b, t of d_pre * in;   d_bias = sum over b, t of d_pre
 //
-//   x, y [B,T,D]   weight [D,1,W]   bias [D] or absent   history, tail [B,W-1,D]   f32 f64 bf16,
-//   computed in f32 (f64 for f64). An absent gradient is not computed; an absent d_y or d_tail is 0.
+//   x, y [B,T,D]   history, tail [B,W-1,D]   f32 f64 bf16; weight [D,1,W], bias [D] or absent, f32 where x is bf16, else as
+//   x; computed in f32 (f64 for f64). An absent gradient is not computed; an absent d_y or d_tail is 0.
 //   pre is computed anew in backward: W multiplications cost less than keeping [B,T,D].
 //   Source: specification 1, causal depthwise short convolution.
 #pragma once

@@ -17,13 +17,13 @@ Example example(const Dims& s) {
   Example e{.name = fmt::format("B={} T={} D={} W={}{}{}{}", s.B, s.T, s.D, s.W, s.bias ? " bias" : "",
                                 s.history ? " history" : "", s.silu ? " silu" : ""),
             .inputs = {{.edge = "x", .shape = {s.B, s.T, s.D}, .time_axis = 1},
-                       {.edge = "weight", .shape = {s.D, 1, s.W}}},
+                       {.edge = "weight", .shape = {s.D, 1, s.W}, .wide = true}},
             .build = [s](const std::vector<Var>& in, const Packing& packing) {
               const Var bias = s.bias ? in[2] : Var{}, history = s.history ? in[s.bias ? 3 : 2] : Var{};
               const ConvResult r = causal_conv1d(in[0], in[1], bias, history, packing, s.silu);
               return std::vector{r.y, r.tail};
             }};
-  if (s.bias) e.inputs.push_back({.edge = "bias", .shape = {s.D}});
+  if (s.bias) e.inputs.push_back({.edge = "bias", .shape = {s.D}, .wide = true});
   if (s.history) e.inputs.push_back({.edge = "history", .shape = {s.B, s.W - 1, s.D}, .carried = true});
   return e;
 }
@@ -37,6 +37,11 @@ std::vector<Example> examples() {
   all.push_back(example({.B = 2, .T = 8, .D = 17, .W = 4, .bias = false, .silu = false}));
   all.push_back(example({.B = 1, .T = 140, .D = 6, .W = 4}));  // several stretches of the backward
   all.push_back(example({.B = 1, .T = 70, .D = 2, .W = 7, .silu = false}));
+  // Channels in whole vectors, within one stretch of time and over several.
+  for (int64_t T : {1, 2, 5}) all.push_back(example({.B = 2, .T = T, .D = 8, .W = 4}));
+  all.push_back(example({.B = 2, .T = 37, .D = 40, .W = 4}));
+  all.push_back(example({.B = 1, .T = 150, .D = 136, .W = 4, .bias = false, .history = false}));
+  all.push_back(example({.B = 3, .T = 20, .D = 4, .W = 4, .silu = false}));
   return all;
 }
 
@@ -44,12 +49,13 @@ struct Data {
   Tensor x, weight, bias, history;
 };
 Data data(const Dims& s, Dtype dtype) {
-  auto of = [&](const char* what, const Shape& shape) {
+  auto of = [&](const char* what, const Shape& shape, Dtype dtype) {
     std::vector<double> v;
     for (int64_t i = 0; i < shape.numel(); ++i) v.push_back(float(Random(4, what).normal(uint64_t(i))));
     return from_doubles(open_device("cpu"), shape, dtype, v);
   };
-  return {of("x", {s.B, s.T, s.D}), of("weight", {s.D, 1, s.W}), of("bias", {s.D}), of("history", {s.B, s.W - 1, s.D})};
+  return {of("x", {s.B, s.T, s.D}, dtype), of("weight", {s.D, 1, s.W}, wide(dtype)), of("bias", {s.D}, wide(dtype)),
+          of("history", {s.B, s.W - 1, s.D}, dtype)};
 }
 
 // Another way to the same numbers: the input is looked up by time, one output at a time.
@@ -141,6 +147,8 @@ void refuses_shapes_that_do_not_match() {
                "causal_conv1d: history must be [2,3,3]; got [2,4,3]");
   expect_error([&] { causal_conv1d(x, w, of({3}, Dtype::f64), {}, {}, true); },
                "causal_conv1d: all inputs must have the dtype of x, f32; got f64");
+  expect_error([&] { causal_conv1d(of({2, 7, 3}, Dtype::bf16), of({3, 1, 4}, Dtype::bf16), {}, {}, {}, true); },
+               "causal_conv1d: all inputs must have the dtype of x, bf16, but weight and bias f32; got bf16");
   expect_error([&] { causal_conv1d(x, w, {}, {}, {.start = zeros(cpu, {2, 6}, Dtype::i32)}, true); },
                "causal_conv1d: packing start must be i32 [2,7]; got i32 [2,6]");
 }
@@ -152,6 +160,7 @@ const RegisterCase registered{{
     .ops = {"causal_conv1d"},
     .examples = examples(),
     .looks_back = true,
+    .bf16 = Tolerance{5e-3, 8e-3},
     .bench = {{.example = example({.B = 1, .T = 2048, .D = 1792, .W = 4, .history = false}),
                .forward_flops = 12 * n,
                .forward_bytes = 8 * n,

@@ -1,0 +1,435 @@
+// causal_conv1d on CUDA: a thread owns neighbouring channels and walks through time with the last inputs in registers.
+//   grid     W = 4: blocks of 32 threads along channels by 4 stretches of 16 to 128 tokens; else a thread per element
+//   traffic  forward reads x, writes y; backward reads x, d_y, writes d_x; 3 rows (backward 9) more per stretch
+//   limits   f32 f64 bf16; any shape; the fast way is for W = 4 and whole vectors of channels (16 bytes; 8 in bf16)
+//   ceiling  HBM bandwidth: [8,2048,1792] in bf16 takes 39 us forward, 59 us backward at 3 TB/s
+#include "tensor/ops/causal_conv1d.h"
+
+#include <type_traits>
+
+#include "cuda/column_sums.cuh"
+#include "cuda/pack.cuh"
+#include "cuda/sigmoid.cuh"
+
+namespace taper::kernels {
+namespace {
+
+constexpr int threads = 256;  // of the plain kernels
+constexpr int lanes = 32, stretches = 4;
+constexpr int resident_forward = 6, resident_backward = 3;  // blocks of a multiprocessor
+
+template <class T>
+constexpr int channels = std::is_same_v<T, bf16> ? 4 : 16 / int(sizeof(T));  // of a thread; more lack registers
+
+template <class T>
+__device__ Acc<T> silu_slope(Acc<T> x) {
+  const Acc<T> s = cuda::sigmoid<T>(x);
+  return s * (1 + x * (1 - s));
+}
+
+// The inputs of one call, and who sees what.
+template <class T>
+struct Inputs {
+  using A = Acc<T>;
+  int64_t B, steps, D, W;
+  const T *g_x, *g_history;    // [B,T,D]; [B,W-1,D] or null
+  const A *g_weight, *g_bias;  // [D,1,W]; [D] or null
+  PackingView packing;
+  bool with_silu;
+
+  template <class Args>
+  explicit Inputs(const Args& a)
+      : B(a.x.size(0)),
+        steps(a.x.size(1)),
+        D(a.x.size(2)),
+        W(a.weight.size(2)),
+        g_x(a.x.template data<T>()),
+        g_history(a.history ? a.history.template data<T>() : nullptr),
+        g_weight(a.weight.template data<A>()),
+        g_bias(a.bias ? a.bias.template data<A>() : nullptr),
+        packing(a.packing, steps),
+        with_silu(a.with_silu) {}
+
+  // Does a position whose document starts at `start` see the input of time s (s < 0: the history)?
+  __device__ bool sees(int64_t start, int64_t s) const { return s >= 0 ? s >= start : start == 0 && g_history; }
+  __device__ const T* row(int64_t b, int64_t s) const {
+    return s >= 0 ? g_x + (b * steps + s) * D : g_history + (b * (W - 1) + W - 1 + s) * D;
+  }
+  __device__ A pre(int64_t b, int64_t t, int64_t d) const {
+    const int64_t start = packing.start_of(b, t);
+    A sum = g_bias ? g_bias[d] : A(0);
+    for (int64_t j = 0; j < W; ++j) {
+      const int64_t s = t - W + 1 + j;
+      if (sees(start, s)) sum += g_weight[d * W + j] * A(row(b, s)[d]);
+    }
+    return sum;
+  }
+};
+
+// ---- W = 4: three inputs before the present one are kept. ----
+
+constexpr int before = 3;
+
+struct Walk {             // how time is cut
+  int64_t length, count;  // tokens of a stretch; stretches of a row of the batch
+  unsigned blocks(int64_t B) const { return cuda::blocks_for(B * count, stretches); }
+};
+
+// Long stretches read their seams less often, short ones are more of them: the length with which an H100 is soonest
+// done.
+Walk plan_walk(int64_t B, int64_t steps, int64_t columns, int resident) {
+  Walk best{};
+  int64_t least = INT64_MAX;
+  for (int64_t length = 16; length <= 128; ++length) {
+    const Walk w{length, (steps + length - 1) / length};
+    const int64_t blocks = w.blocks(B) * ((columns + lanes - 1) / lanes), at_once = 132 * resident;
+    const int64_t time = (blocks + at_once - 1) / at_once * (std::min(length, steps) + before);
+    if (time < least) best = w, least = time;
+  }
+  return best;
+}
+
+template <class T, int width>
+struct Place {  // what a thread has to do
+  int64_t column;
+  int b, begin, end;
+  bool present;
+  __device__ Place(const Inputs<T>& in, const Walk& w) {
+    const int64_t stretch = int64_t(blockIdx.x) * stretches + threadIdx.y;
+    column = (int64_t(blockIdx.y) * lanes + threadIdx.x) * width;
+    present = column < in.D && stretch < in.B * w.count;
+    b = int(stretch / w.count);
+    begin = int(stretch % w.count * w.length);
+    end = int(min(in.steps, begin + w.length));
+  }
+};
+
+template <class T, int width>
+struct Channels {  // of one thread: inputs of the three times before, taps and bias
+  using A = Acc<T>;
+  using V = cuda::Vector<T, width>;
+  V window[before];
+  A tap[width][before + 1], bias[width];
+
+  __device__ Channels(const Inputs<T>& in, const Place<T, width>& at) {
+    const auto* g_tap = reinterpret_cast<const cuda::Vector<A, before + 1>*>(in.g_weight) + at.column;
+#pragma unroll
+    for (int k = 0; k < width; ++k) {
+      const cuda::Vector<A, before + 1> taps = g_tap[k];
+#pragma unroll
+      for (int j = 0; j <= before; ++j) tap[k][j] = taps.at[j];
+    }
+    cuda::Vector<A, width> b{};
+    if (in.g_bias) b = *reinterpret_cast<const cuda::Vector<A, width>*>(in.g_bias + at.column);
+#pragma unroll
+    for (int k = 0; k < width; ++k) bias[k] = b.at[k];
+    const int64_t start = in.packing.start_of(at.b, at.begin);
+#pragma unroll
+    for (int j = 0; j < before; ++j) {
+      const int64_t s = at.begin - before + j;
+      window[j] = in.sees(start, s) ? load(in.row(at.b, s) + at.column) : V{};
+    }
+  }
+  __device__ static V load(const T* g) { return *reinterpret_cast<const V*>(g); }
+  __device__ void forget() {
+#pragma unroll
+    for (int j = 0; j < before; ++j) window[j] = V{};
+  }
+  __device__ A pre(const V& now, int k) const {
+    A sum = bias[k];
+#pragma unroll
+    for (int j = 0; j < before; ++j) sum += tap[k][j] * A(window[j].at[k]);
+    return sum + tap[k][before] * A(now.at[k]);
+  }
+  __device__ void push(const V& now) {
+#pragma unroll
+    for (int j = 0; j + 1 < before; ++j) window[j] = window[j + 1];
+    window[before - 1] = now;
+  }
+};
+
+template <class T>
+__global__ void __launch_bounds__(lanes* stretches, resident_forward)
+    conv_forward_kernel(const Inputs<T> in, const Walk walk,
+                        T* g_y,       // [B,T,D]
+                        T* g_tail) {  // [B,3,D]
+  using A = Acc<T>;
+  constexpr int width = channels<T>, group = 4;
+  using V = cuda::Vector<T, width>;
+  const Place<T, width> at(in, walk);
+  if (!at.present) return;
+  Channels<T, width> c(in, at);
+  for (int t = at.begin; t < at.end; t += group) {
+    V now[group] = {};
+    bool fresh[group];
+    const int64_t first = (int64_t(at.b) * in.steps + t) * in.D + at.column;
+#pragma unroll
+    for (int i = 0; i < group; ++i) {
+      if (t + i < at.end) now[i] = c.load(in.g_x + first + i * in.D);
+      fresh[i] = t + i < at.end && in.packing.resets(at.b, t + i);
+    }
+#pragma unroll
+    for (int i = 0; i < group; ++i) {
+      if (t + i >= at.end) break;
+      if (fresh[i]) c.forget();
+      A y[width];
+#pragma unroll
+      for (int k = 0; k < width; ++k) {
+        const A pre = c.pre(now[i], k);
+        y[k] = in.with_silu ? pre * cuda::sigmoid<T>(pre) : pre;
+      }
+      *reinterpret_cast<V*>(g_y + first + i * in.D) = cuda::pack<T>(y);
+      c.push(now[i]);
+    }
+  }
+  if (at.end == in.steps)
+#pragma unroll
+    for (int j = 0; j < before; ++j)
+      *reinterpret_cast<V*>(g_tail + (int64_t(at.b) * before + j) * in.D + at.column) = c.window[j];
+}
+
+template <class T>
+struct Gradients {
+  const T *g_d_y, *g_d_tail;  // [B,T,D] [B,3,D] or null
+  T *g_d_x, *g_d_history;     // [B,T,D] [B,3,D] or null
+};
+
+template <class T>
+__global__ void __launch_bounds__(lanes* stretches, resident_backward)
+    conv_backward_kernel(const Inputs<T> in, const Gradients<T> a, const Walk walk,
+                         Acc<T>* g_partial) {  // [blocks,5,D]: taps and bias; or null
+  using A = Acc<T>;
+  constexpr int width = channels<T>, group = 4;  // tokens whose loads are begun together
+  using V = cuda::Vector<T, width>;
+  __shared__ A s_sum[stretches][before + 2][lanes * width];
+  const Place<T, width> at(in, walk);
+  A r_sum[before + 2][width] = {};
+  if (at.present) {
+    Channels<T, width> c(in, at);
+    A pending[before + 1][width] = {};  // gradients of the inputs of now and before, still to be added to
+    const int64_t last_start = in.packing.start_of(at.b, in.steps - 1);
+    const int stop = at.end + before,
+              read = int(min(in.steps, int64_t(stop)));  // until `stop` the inputs of this stretch are seen
+    for (int t = at.begin; t < stop; t += group) {
+      V now[group] = {}, d_y[group] = {};
+      int start[group];
+      const int64_t first = (int64_t(at.b) * in.steps + t) * in.D + at.column;
+#pragma unroll
+      for (int i = 0; i < group; ++i)
+        if (t + i < read) {
+          now[i] = c.load(in.g_x + first + i * in.D);
+          d_y[i] = c.load(a.g_d_y + first + i * in.D);
+          start[i] = int(in.packing.start_of(at.b, t + i));
+        }
+#pragma unroll
+      for (int i = 0; i < group; ++i) {
+        const int time = t + i, s = time - before;
+        if (time >= stop) break;
+        if (time < read) {
+          const int seen = start[i] == 0 ? before : time - start[i];  // inputs before this one, of its document
+          if (seen == 0) c.forget();
+#pragma unroll
+          for (int k = 0; k < width; ++k) {
+            A d = A(d_y[i].at[k]);
+            if (in.with_silu) d *= silu_slope<T>(c.pre(now[i], k));
+            if (time < at.end) {
+#pragma unroll
+              for (int j = 0; j < before; ++j) r_sum[j][k] += d * A(c.window[j].at[k]);
+              r_sum[before][k] += d * A(now[i].at[k]);
+              r_sum[before + 1][k] += d;
+            }
+#pragma unroll
+            for (int j = 0; j < before; ++j)
+              if (before - j <= seen) pending[j][k] += c.tap[k][j] * d;
+            pending[before][k] = c.tap[k][before] * d;
+          }
+        }
+        T* g_to = s < 0 ? a.g_d_history : s >= at.begin ? a.g_d_x : nullptr;
+        if (g_to) {  // the input of time s has been seen for the last time
+          g_to += (s < 0 ? int64_t(at.b) * before + before + s : at.b * in.steps + s) * in.D + at.column;
+          const int64_t place = s - in.steps + before;  // in the tail
+          if (a.g_d_tail && place >= 0 && in.sees(last_start, s)) {
+            const V d_tail = c.load(a.g_d_tail + (at.b * before + place) * in.D + at.column);
+#pragma unroll
+            for (int k = 0; k < width; ++k) pending[0][k] += A(d_tail.at[k]);
+          }
+          *reinterpret_cast<V*>(g_to) = cuda::pack<T>(pending[0]);
+        }
+#pragma unroll
+        for (int k = 0; k < width; ++k)
+#pragma unroll
+          for (int j = 0; j < before; ++j) pending[j][k] = pending[j + 1][k];
+        c.push(now[i]);
+      }
+    }
+  }
+  if (!g_partial) return;
+#pragma unroll
+  for (int j = 0; j < before + 2; ++j)
+#pragma unroll
+    for (int k = 0; k < width; ++k) s_sum[threadIdx.y][j][threadIdx.x * width + k] = r_sum[j][k];
+  __syncthreads();
+  const int64_t first = int64_t(blockIdx.y) * lanes * width;
+  for (int e = int(threadIdx.y * lanes + threadIdx.x); e < (before + 2) * lanes * width; e += lanes * stretches) {
+    const int j = e / (lanes * width), d = e % (lanes * width);
+    A sum = s_sum[0][j][d];
+    for (int y = 1; y < stretches; ++y) sum += s_sum[y][j][d];
+    if (first + d < in.D) g_partial[(int64_t(blockIdx.x) * (before + 2) + j) * in.D + first + d] = sum;
+  }
+}
+
+template <class A>
+struct ToParameters {        // from [W+1,D]
+  A *g_d_weight, *g_d_bias;  // [D,1,W] [D] or null
+  int64_t D, W;
+  __device__ void operator()(int64_t column, double sum) const {
+    const int64_t j = column / D, d = column % D;
+    if (j == W && g_d_bias) g_d_bias[d] = A(sum);
+    if (j < W && g_d_weight) g_d_weight[d * W + j] = A(sum);
+  }
+};
+
+// ---- Any W and D. ----
+
+template <class T>
+__global__ void conv_forward_plain_kernel(const Inputs<T> in, T* g_y) {  // [B,T,D]
+  const int64_t e = cuda::thread_index(), i = e / in.D, d = e % in.D;
+  if (i >= in.B * in.steps) return;
+  const Acc<T> pre = in.pre(i / in.steps, i % in.steps, d);
+  g_y[e] = T(in.with_silu ? pre * cuda::sigmoid<T>(pre) : pre);
+}
+
+template <class T>
+__global__ void conv_tail_kernel(const Inputs<T> in, T* g_tail) {  // [B,W-1,D]
+  const int64_t e = cuda::thread_index(), i = e / in.D, d = e % in.D, b = i / (in.W - 1);
+  if (b >= in.B) return;
+  const int64_t s = in.steps - in.W + 1 + i % (in.W - 1);
+  g_tail[e] = in.sees(in.packing.start_of(b, in.steps - 1), s) ? in.row(b, s)[d] : T(Acc<T>(0));
+}
+
+template <class T>
+__global__ void conv_pre_backward_kernel(const Inputs<T> in, const T* g_d_y,  // [B,T,D] or null
+                                         Acc<T>* g_d_pre) {                   // [B,T,D]
+  const int64_t e = cuda::thread_index(), i = e / in.D, d = e % in.D;
+  if (i >= in.B * in.steps) return;
+  Acc<T> d_pre = g_d_y ? Acc<T>(g_d_y[e]) : Acc<T>(0);
+  if (g_d_y && in.with_silu) d_pre *= silu_slope<T>(in.pre(i / in.steps, i % in.steps, d));
+  g_d_pre[e] = d_pre;
+}
+
+// The gradient of the inputs of times [first, first + count) of each row of the batch.
+template <class T>
+__global__ void conv_input_backward_kernel(const Inputs<T> in, const Acc<T>* g_d_pre,  // [B,T,D]
+                                           const T* g_d_tail,                          // [B,W-1,D] or null
+                                           T* g_to,                                    // [B,count,D]
+                                           int64_t first, int64_t count) {
+  using A = Acc<T>;
+  const int64_t e = cuda::thread_index(), i = e / in.D, d = e % in.D, b = i / count, s = first + i % count;
+  if (b >= in.B) return;
+  A sum = 0;
+  for (int64_t t = max(s, int64_t(0)); t <= min(in.steps - 1, s + in.W - 1); ++t)
+    if (in.sees(in.packing.start_of(b, t), s))
+      sum += in.g_weight[d * in.W + s - t + in.W - 1] * g_d_pre[(b * in.steps + t) * in.D + d];
+  const int64_t place = s - in.steps + in.W - 1;  // in the tail
+  if (g_d_tail && place >= 0 && in.sees(in.packing.start_of(b, in.steps - 1), s))
+    sum += A(g_d_tail[(b * (in.W - 1) + place) * in.D + d]);
+  g_to[e] = T(sum);
+}
+
+template <class T>
+struct ParameterTerm {  // of [W+1,D], at row b T + t
+  Inputs<T> in;
+  const Acc<T>* g_d_pre;  // [B,T,D]
+  __device__ Acc<T> operator()(int64_t row, int64_t column) const {
+    const int64_t j = column / in.D, d = column % in.D, b = row / in.steps, t = row % in.steps, s = t - in.W + 1 + j;
+    if (j < in.W && !in.sees(in.packing.start_of(b, t), s)) return 0;
+    return g_d_pre[row * in.D + d] * (j < in.W ? Acc<T>(in.row(b, s)[d]) : Acc<T>(1));
+  }
+};
+
+// Whether the fast way may be taken: four taps, vectors in every row.
+template <class T>
+bool vectors_fit(const Inputs<T>& in, int width, std::initializer_list<const T*> pointers) {
+  return in.W == before + 1 && cuda::vector_fits<T>(width, in.D, pointers) &&
+         cuda::vector_fits<T>(width, in.D, {in.g_x, in.g_history}) &&
+         cuda::vector_fits<Acc<T>>(before + 1, in.W, {in.g_weight}) &&
+         cuda::vector_fits<Acc<T>>(width, in.D, {in.g_bias});
+}
+
+template <class T>
+T* pointer(const Tensor& t) {
+  return t ? t.data<T>() : nullptr;
+}
+
+void forward(const CausalConv1dForward& a) {
+  visit<float, double, bf16>("causal_conv1d", a.x.dtype(), [&]<class T>() {
+    const Inputs<T> in(a);
+    if (in.B * in.D == 0) return;
+    const cudaStream_t stream = cuda::stream_of(a.device());
+    T *y = a.y.data<T>(), *tail = a.tail.data<T>();
+    constexpr int width = channels<T>;
+    if (vectors_fit(in, width, {y, tail})) {
+      const int64_t columns = in.D / width;
+      const Walk walk = plan_walk(in.B, in.steps, columns, resident_forward);
+      conv_forward_kernel<T>
+          <<<dim3(walk.blocks(in.B), cuda::blocks_for(columns, lanes)), dim3(lanes, stretches), 0, stream>>>(in, walk,
+                                                                                                             y, tail);
+      cuda::cuda_check(cudaGetLastError());
+      return;
+    }
+    conv_forward_plain_kernel<T><<<cuda::blocks_for(a.y.numel(), threads), threads, 0, stream>>>(in, y);
+    cuda::cuda_check(cudaGetLastError());
+    if (in.W == 1) return;
+    conv_tail_kernel<T><<<cuda::blocks_for(a.tail.numel(), threads), threads, 0, stream>>>(in, tail);
+    cuda::cuda_check(cudaGetLastError());
+  });
+}
+
+void backward(const CausalConv1dBackward& a) {
+  visit<float, double, bf16>("causal_conv1d", a.x.dtype(), [&]<class T>() {
+    using A = Acc<T>;
+    const Inputs<T> in(a);
+    if (in.D == 0) return;
+    const cudaStream_t stream = cuda::stream_of(a.device());
+    const Gradients<T> g{pointer<T>(a.d_y), pointer<T>(a.d_tail), pointer<T>(a.d_x), pointer<T>(a.d_history)};
+    const ToParameters<A> to{pointer<A>(a.d_weight), pointer<A>(a.d_bias), in.D, in.W};
+    const bool with_parameters = a.d_weight || a.d_bias;
+    constexpr int width = channels<T>;
+    if (g.g_d_y && in.B > 0 && vectors_fit(in, width, {g.g_d_y, g.g_d_tail, g.g_d_x, g.g_d_history})) {
+      const int64_t columns = in.D / width;
+      const Walk walk = plan_walk(in.B, in.steps, columns, resident_backward);
+      const unsigned blocks = walk.blocks(in.B);
+      const Tensor partial =
+          with_parameters ? Tensor(a.device(), {blocks, (in.W + 1) * in.D}, dtype_of<A>()) : Tensor();
+      conv_backward_kernel<T><<<dim3(blocks, cuda::blocks_for(columns, lanes)), dim3(lanes, stretches), 0, stream>>>(
+          in, g, walk, pointer<A>(partial));
+      cuda::cuda_check(cudaGetLastError());
+      if (with_parameters) cuda::add_partials<A>(partial, to);
+      return;
+    }
+    const Tensor d_pre(a.device(), a.x.shape(), dtype_of<A>());
+    const auto blocks = [](int64_t numel) { return cuda::blocks_for(numel, threads); };
+    if (in.B > 0) {
+      conv_pre_backward_kernel<T><<<blocks(d_pre.numel()), threads, 0, stream>>>(in, g.g_d_y, d_pre.data<A>());
+      cuda::cuda_check(cudaGetLastError());
+      if (a.d_x) {
+        conv_input_backward_kernel<T>
+            <<<blocks(a.d_x.numel()), threads, 0, stream>>>(in, d_pre.data<A>(), g.g_d_tail, g.g_d_x, 0, in.steps);
+        cuda::cuda_check(cudaGetLastError());
+      }
+      if (a.d_history && in.W > 1) {
+        conv_input_backward_kernel<T><<<blocks(a.d_history.numel()), threads, 0, stream>>>(
+            in, d_pre.data<A>(), g.g_d_tail, g.g_d_history, 1 - in.W, in.W - 1);
+        cuda::cuda_check(cudaGetLastError());
+      }
+    }
+    if (with_parameters)
+      cuda::column_sums<A>(a.device(), ParameterTerm<T>{in, d_pre.data<A>()}, to, in.B * in.steps, (in.W + 1) * in.D);
+  });
+}
+
+const Implement f{causal_conv1d_forward, DeviceKind::cuda, forward};
+const Implement b{causal_conv1d_backward, DeviceKind::cuda, backward};
+
+}  // namespace
+}  // namespace taper::kernels
