@@ -12,14 +12,14 @@ Var bonus(const Var& y, const Var& r, const Var& k, const Var& v, const Var& wei
   check(y && y.shape().rank() == 4, "bonus: y must be [B,T,H,V]; got {}", y ? y.shape().text() : "nothing");
   check(r && r.shape().rank() == 4, "bonus: r must be [B,T,H,K]; got {}", r ? r.shape().text() : "nothing");
   const int64_t B = y.size(0), T = y.size(1), H = y.size(2), V = y.size(3), K = r.size(3);
-  auto check_input = [&](const char* what, const Var& x, const Shape& shape) {
-    check(x && x.shape() == shape && x.value.dtype() == y.value.dtype(), "bonus: {} must be {} {} to match y {}; got {} {}", what,
-          name(y.value.dtype()), shape.text(), y.shape().text(), name(x.value.dtype()), x ? x.shape().text() : "nothing");
+  auto check_input = [&](const char* what, const Var& x, const Shape& shape, Dtype dtype) {
+    check(x && x.shape() == shape && x.value.dtype() == dtype, "bonus: {} must be {} {} to match y {}; got {} {}", what,
+          name(dtype), shape.text(), y.shape().text(), name(x.value.dtype()), x ? x.shape().text() : "nothing");
   };
-  check_input("r", r, {B, T, H, K});
-  check_input("k", k, {B, T, H, K});
-  check_input("v", v, {B, T, H, V});
-  check_input("weight", weight, {H, K});
+  check_input("r", r, {B, T, H, K}, y.value.dtype());
+  check_input("k", k, {B, T, H, K}, y.value.dtype());
+  check_input("v", v, {B, T, H, V}, y.value.dtype());
+  check_input("weight", weight, {H, K}, wide(y.value.dtype()));
   const Tensor out = empty_like(y.value);
   const Tensor vr = r.value, vk = k.value, vv = v.value, w = weight.value;
   kernels::bonus_forward({.y = y.value, .r = vr, .k = vk, .v = vv, .weight = w, .out = out});

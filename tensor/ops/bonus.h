@@ -4,7 +4,7 @@
 //     d_y = d_out    d_v = c * d_out    d_r = g * k * weight    d_k = g * r * weight
 //     d_weight = sum over tokens of g * r * k, in f64, in one order
 //
-//   y v out [B,T,H,V]   r k [B,T,H,K]   weight [H,K]   f32 f64 bf16; c and g in f32 (f64 for f64)
+//   y v out [B,T,H,V]   r k [B,T,H,K]   f32 f64 bf16; weight [H,K], c and g f32 where y is bf16, else as y
 //   An absent d_r, d_k, d_v or d_weight is not computed; d_y is d_out itself. Source: specification 1.2 item 9.
 #pragma once
 #include "tensor/kernel.h"

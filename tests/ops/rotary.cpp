@@ -88,6 +88,7 @@ const RegisterCase registered{{
     .ops = {"rotary"},
     .examples = examples(),
     .looks_back = true,
+    .bf16 = Tolerance{5e-3, 8e-3},
     .bench = {{.example = example(1, 2048, 3, 256), .forward_flops = 3 * n, .forward_bytes = 8 * n, .backward_flops = 3 * n, .backward_bytes = 8 * n}},
     .checks = {{"equals its formula", equals_its_formula},
                {"positions go on from t0", positions_go_on_from_t0},

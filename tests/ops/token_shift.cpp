@@ -83,6 +83,7 @@ const RegisterCase registered{{
     .ops = {"token_shift"},
     .examples = examples(),
     .looks_back = true,
+    .bf16 = Tolerance{5e-3, 8e-3},
     .bench = {{.example = example(1, 2048, 768, false), .forward_flops = n, .forward_bytes = 8 * n, .backward_flops = n, .backward_bytes = 8 * n}},
     .checks = {{"equals what is worked out by hand", equals_what_is_worked_out_by_hand},
                {"segments equal one pass", segments_equal_one_pass},
