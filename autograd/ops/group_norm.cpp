@@ -13,15 +13,15 @@ Var group_norm(const Var& x, const Var& weight, const Var& bias, int64_t groups,
   check(x && v.rank() >= 1 && v.size(-1) > 0, "group_norm: x must be [...,D]; got {}", x ? v.shape().text() : "nothing");
   const int64_t D = v.size(-1);
   check(groups >= 1 && D % groups == 0, "group_norm: groups must divide D = {}; got {}", D, groups);
+  const Dtype statistics = wide(v.dtype());
   auto check_factor = [&](const char* what, const Tensor& t) {
-    check(t && t.shape() == Shape{D} && t.dtype() == v.dtype(), "group_norm: {} must be {} [{}] to match x {}; got {} {}", what,
-          name(v.dtype()), D, v.shape().text(), name(t.dtype()), t ? t.shape().text() : "nothing");
+    check(t && t.shape() == Shape{D} && t.dtype() == statistics, "group_norm: {} must be {} [{}] to match x {}; got {} {}", what,
+          name(statistics), D, v.shape().text(), name(t.dtype()), t ? t.shape().text() : "nothing");
   };
   check_factor("weight", w);
   check_factor("bias", b);
   check(eps > 0, "group_norm: eps must be > 0; got {}", eps);
   const Tensor y = empty_like(v);
-  const Dtype statistics = v.dtype() == Dtype::f64 ? Dtype::f64 : Dtype::f32;
   const Tensor mean(v.device(), {v.numel() / D, groups}, statistics), r = empty_like(mean);
   kernels::group_norm_forward({.x = v, .weight = w, .bias = b, .y = y, .mean = mean, .r = r, .eps = eps});
 

@@ -13,7 +13,7 @@ Var l2_norm(const Var& x, double eps) {
   check(x && v.rank() >= 1 && v.size(-1) > 0, "l2_norm: x must be [...,D]; got {}", x ? v.shape().text() : "nothing");
   check(eps > 0, "l2_norm: eps must be > 0; got {}", eps);
   const Tensor y = empty_like(v);
-  const Tensor r(v.device(), {v.numel() / v.size(-1)}, v.dtype() == Dtype::f64 ? Dtype::f64 : Dtype::f32);
+  const Tensor r(v.device(), {v.numel() / v.size(-1)}, wide(v.dtype()));
   kernels::l2_norm_forward({.x = v, .y = y, .r = r, .eps = eps});
 
   return record(op, {x}, y, [v, r](Flow& flow) {

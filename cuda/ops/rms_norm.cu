@@ -1,11 +1,12 @@
 // rms_norm on CUDA: rows in registers, one warp (or some) each; the weight's gradient through sums of blocks.
 //   grid     forward a block per 256 / lanes rows; backward 396 blocks that walk over rows; other widths a warp per row
-//   traffic  forward reads x, writes y; backward reads x, d_y, writes d_x, and sums of blocks, 2 % of x
-//   limits   f32 f64 bf16; fast where rows are whole 16-byte vectors, at most 1024 of them; any row otherwise
+//   traffic  forward reads x, writes y; backward reads x, d_y, writes d_x, and 2 % of x
+//   limits   f32 f64 bf16; fast where rows are whole 16-byte vectors, at most 768 of them; any row otherwise
 //   ceiling  HBM bandwidth: 16384 rows of 768 bf16 take 17 us forward, 25 us backward at 3 TB/s
+#include "tensor/ops/rms_norm.h"
+
 #include "cuda/column_sums.cuh"
 #include "cuda/rows.cuh"
-#include "tensor/ops/rms_norm.h"
 
 namespace taper::kernels {
 namespace {

@@ -6,7 +6,7 @@
 //     d_x      = r * (g - mean(g) - x^ * mean(g x^))
 //     d_weight = sum over rows of d_y * x^, d_bias = sum over rows of d_y; both in f64, in one order
 //
-//   x, y [...,D]   weight, bias [D]   f32 f64 bf16; mean, r [rows,G] and all statistics in f32 (f64 for f64)
+//   x, y [...,D]   f32 f64 bf16; weight, bias [D], mean, r [rows,G] and all statistics f32 where x is bf16, else as x
 //   The mean comes first and the squares are of x - mean: sum x^2 - n mean^2 would cancel where |mean| is large.
 //   An absent d_x, d_weight or d_bias is not computed. G = 1 is layer_norm. Source: specification 1.2 item 8, LayerNorm.
 #pragma once

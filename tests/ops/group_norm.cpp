@@ -23,8 +23,8 @@ Example example(const Shape& shape, int64_t groups, double eps) {
   const Shape last = {shape[-1]};
   return {.name = fmt::format("{} G={} eps={}", shape.text(), groups, eps),
           .inputs = {{.edge = "x", .shape = shape},
-                     {.edge = "weight", .shape = last, .fill = uniform(0.5, 1.5)},
-                     {.edge = "bias", .shape = last}},
+                     {.edge = "weight", .shape = last, .fill = uniform(0.5, 1.5), .wide = true},
+                     {.edge = "bias", .shape = last, .wide = true}},
           .build = [=](const std::vector<Var>& in, const Packing&) {
             return std::vector{group_norm(in[0], in[1], in[2], groups, eps)};
           },
@@ -43,7 +43,7 @@ Example bench_example(const Shape& shape, int64_t groups, double eps) {
 std::vector<double> normed(const std::vector<double>& x, int64_t D, int64_t groups, double eps, Dtype t) {
   Device& cpu = open_device("cpu");
   const Var v = constant(from_doubles(cpu, {int64_t(x.size()) / D, D}, t, x));
-  return to_doubles(group_norm(v, constant(full(cpu, {D}, t, 1)), constant(full(cpu, {D}, t, 0)), groups, eps).value);
+  return to_doubles(group_norm(v, constant(full(cpu, {D}, wide(t), 1)), constant(full(cpu, {D}, wide(t), 0)), groups, eps).value);
 }
 
 // Also where the mean is a thousand times the deviation: there the squares of x alone would cancel in f32.
@@ -130,7 +130,9 @@ const RegisterCase registered{{
     .ops = {"group_norm"},
     // Two channels with a small eps are -1 and 1, and the gradient is all cancellation: eps 0.5.
     .examples = {example({1}, 1, 0.5), example({7}, 1, 1e-5), example({3, 2}, 1, 0.5), example({2, 3, 32}, 4, 64e-5),
-                 example({5, 33}, 3, 1e-5), example({4, 3}, 3, 0.5), example({70, 48}, 1, 1e-5), example({2, 150}, 2, 1e-3)},
+                 example({5, 33}, 3, 1e-5), example({4, 3}, 3, 0.5), example({70, 48}, 1, 1e-5), example({2, 150}, 2, 1e-3),
+                 example({7, 192}, 3, 64e-5), example({3, 768}, 1, 1e-5), example({2, 520}, 1, 1e-5)},
+    .bf16 = Tolerance{5e-3, 8e-3},
     .bench = {{.example = bench_example({1, 2048, 768}, 12, 64e-5),
                .forward_flops = 7 * n,
                .forward_bytes = 8 * n,

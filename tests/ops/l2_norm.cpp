@@ -92,7 +92,8 @@ const RegisterCase registered{{
     .ops = {"l2_norm"},
     // With one column and a small eps, y is the sign of x and the gradient is all cancellation: eps 0.5.
     .examples = {example({1}, 0.5, true), example({7}, 1e-6, true), example({65}, 1e-3, true), example({5, 1}, 0.5),
-                 example({2, 3, 33}, 1e-6), example({130, 48}, 1e-6)},
+                 example({2, 3, 33}, 1e-6), example({130, 48}, 1e-6), example({7, 2, 64}, 1e-6), example({3, 776}, 1e-6)},
+    .bf16 = Tolerance{5e-3, 8e-3},
     .bench = {{.example = example({1, 2048, 6, 128}, 1e-6),
                .forward_flops = 3 * n,
                .forward_bytes = 8 * n,
