@@ -13,11 +13,12 @@ struct Dims {
   bool dt = true, d = true, initial = true;
   double slowest = 0.01, fastest = 1;  // -log_a
   int64_t chunk = ssd_chunk;
+  bool spread = false;  // the logarithm of -log_a is uniform, so that decays of every size stand side by side
 };
 
 Build scan(const Dims& s, int64_t chunk) {
   return [s, chunk](const std::vector<Var>& in, const Packing& packing) {
-    SsdInputs v{.x = in[0], .log_a = in[1], .b = in[2], .c = in[3], .dt = {}, .d = {}, .initial = {}};
+    SsdInputs v{.x = in[0], .log_a = s.spread ? negate(exp(in[1])) : in[1], .b = in[2], .c = in[3], .dt = {}, .d = {}, .initial = {}};
     size_t next = 4;
     if (s.dt) v.dt = in[next++];
     if (s.d) v.d = in[next++];
@@ -28,10 +29,10 @@ Build scan(const Dims& s, int64_t chunk) {
 }
 
 Example example(const Dims& s) {
-  Example e{.name = fmt::format("B={} T={} H={} P={} G={} N={} decay {}..{} chunk {}{}", s.B, s.T, s.H, s.P, s.G, s.N, s.slowest,
-                                s.fastest, s.chunk, s.dt ? "" : " bare"),
+  Example e{.name = fmt::format("B={} T={} H={} P={} G={} N={} decay {}..{}{} chunk {}{}", s.B, s.T, s.H, s.P, s.G, s.N, s.slowest,
+                                s.fastest, s.spread ? " spread" : "", s.chunk, s.dt ? "" : " bare"),
             .inputs = {{.edge = "x", .shape = {s.B, s.T, s.H, s.P}, .time_axis = 1},
-                       {.edge = "log_a", .shape = {s.B, s.T, s.H}, .fill = uniform(-s.fastest, -s.slowest), .time_axis = 1, .wide = true},
+                       {.edge = "log_a", .shape = {s.B, s.T, s.H}, .fill = s.spread ? uniform(std::log(s.slowest), std::log(s.fastest)) : uniform(-s.fastest, -s.slowest), .time_axis = 1, .wide = true},
                        {.edge = "b", .shape = {s.B, s.T, s.G, s.N}, .time_axis = 1},
                        {.edge = "c", .shape = {s.B, s.T, s.G, s.N}, .time_axis = 1}},
             .build = scan(s, s.chunk),
@@ -49,6 +50,13 @@ std::vector<Example> examples() {
   all.push_back(example({.B = 3, .T = 33, .H = 2, .P = 4, .G = 2, .N = 3, .dt = false, .d = false, .initial = false, .chunk = 8}));
   all.push_back(example({.B = 1, .T = 200, .H = 2, .P = 2, .G = 1, .N = 2, .slowest = 0, .fastest = 1e-6}));
   all.push_back(example({.B = 2, .T = 70, .H = 2, .P = 2, .G = 1, .N = 3, .slowest = 5, .fastest = 30}));
+  all.push_back(example({.B = 1, .T = 70, .H = 2, .P = 2, .G = 1, .N = 3, .slowest = 1e-4, .fastest = 1e3, .spread = true}));
+  // Shapes that tensor cores take: one tile and several, of N and of P; documents inside and between chunks.
+  all.push_back(example({.B = 2, .T = 131, .H = 6, .P = 16, .G = 2, .N = 16}));
+  all.push_back(example({.B = 1, .T = 70, .H = 2, .P = 64, .G = 1, .N = 128, .slowest = 0, .fastest = 1e-6}));
+  all.push_back(example({.B = 1, .T = 66, .H = 2, .P = 72, .G = 1, .N = 72, .d = false, .slowest = 5, .fastest = 30}));
+  all.push_back(example({.B = 1, .T = 130, .H = 2, .P = 16, .G = 1, .N = 16, .slowest = 1e-4, .fastest = 1e3, .spread = true}));
+  all.push_back(example({.B = 1, .T = 65, .H = 2, .P = 136, .G = 2, .N = 136, .dt = false, .d = false, .initial = false}));
   return all;
 }
 
@@ -172,7 +180,8 @@ Bench bench(const Dims& s) {
   const double forward = tokens * (2 * C * N * G + H * (2 * C * P + 4 * N * P));
   const double backward = tokens * (2 * C * N * G * 3 + H * (4 * C * P + 8 * N * P));
   const double bytes = 4 * tokens * (2 * H * P + 2 * G * N + 2 * H);
-  return {.example = example(s), .forward_flops = forward, .forward_bytes = bytes, .backward_flops = backward, .backward_bytes = 2 * bytes};
+  return {.example = example(s), .forward_flops = forward, .forward_bytes = bytes, .backward_flops = backward, .backward_bytes = 2 * bytes,
+          .large = s.B >= 8};
 }
 
 const RegisterCase registered{{
@@ -181,7 +190,10 @@ const RegisterCase registered{{
     .examples = examples(),
     .looks_back = true,
     .bf16 = Tolerance{5e-3, 8e-3},
-    .bench = {bench({.B = 1, .T = 2048, .H = 24, .P = 64, .G = 1, .N = 128, .initial = false}), bench({.B = 4, .T = 512, .H = 8, .P = 64, .G = 1, .N = 64, .initial = false})},
+    .bench = {bench({.B = 1, .T = 2048, .H = 24, .P = 64, .G = 1, .N = 128, .initial = false}),
+              bench({.B = 4, .T = 512, .H = 8, .P = 64, .G = 1, .N = 64, .initial = false}),
+              bench({.B = 8, .T = 2048, .H = 24, .P = 64, .G = 1, .N = 128, .initial = false}),
+              bench({.B = 8, .T = 2048, .H = 3, .P = 512, .G = 3, .N = 256, .dt = false, .d = false, .initial = false, .slowest = 0.004, .fastest = 0.03})},
     .checks = {{"survives extreme decays", survives_extreme_decays},
                {"holds over 1000 tokens", holds_over_1000_tokens},
                {"a split run equals one run", a_split_run_equals_one_run},
