@@ -18,6 +18,7 @@ std::vector<Example> examples() {
   std::vector<Example> all;
   for (int64_t T : {1, 2, 3, 7, 33}) all.push_back(example(2, T, 2, 6));
   all.push_back(example(3, 20, 1, 2));
+  all.push_back(example(2, 9, 3, 32));
   return all;
 }
 

@@ -21,6 +21,7 @@ std::vector<Example> examples() {
   std::vector<Example> all;
   for (int64_t T : {1, 2, 3, 7, 33}) all.push_back(example(2, T, 5, true));
   all.push_back(example(3, 20, 17, false));
+  all.push_back(example(2, 19, 24, true));
   return all;
 }
 
