@@ -26,7 +26,7 @@ CXX = ["g++", "-std=c++20", "-march=native", "-fno-math-errno", "-fno-trapping-m
 # The kernels: casts between vector types are everywhere; sums and products fuse as on the GPU.
 KERNEL = ["-w", "-g1", "-O2", "-fno-strict-aliasing", "-ffp-contract=fast", "-fsanitize=alignment", "-fno-sanitize-recover=all"]
 ASAN = ["-O1", "-fno-omit-frame-pointer", "-fsanitize=address,bounds"]
-LINK = ["-Wl,--wrap=_ZN5taper6Device8allocateEm", "-lfmt", "-lxxhash", "-pthread"]
+LINK = ["-Wl,--wrap=_ZN5taper6Device8allocateEm", "-lfmt", "-lxxhash", "-pthread", "-no-pie"]
 
 
 def time_of(path):

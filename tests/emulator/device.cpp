@@ -2,11 +2,20 @@
 #include "tensor/device.h"
 
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <vector>
+
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <ucontext.h>
+#include <unistd.h>
 
 #include "tensor/raise.h"
+#include "tests/emulator/api.h"
 #include "tests/emulator/memory.h"
 
 using taper::Device;
@@ -25,7 +34,9 @@ void* __wrap__ZN5taper6Device8allocateEm(Device* device, size_t bytes) {
 
 namespace {
 
-constexpr size_t guard = 64;
+using emulator::MemoryInUse;
+
+constexpr size_t guard = 64, page = 4096;
 constexpr unsigned char guard_byte = 0xa5;
 
 struct Block {
@@ -35,6 +46,48 @@ std::map<uintptr_t, Block>& blocks() {  // by address
   static auto& blocks = *new std::map<uintptr_t, Block>;
   return blocks;
 }
+bool sanitized() { return __sanitizer_start_switch_fiber != nullptr; }  // then its malloc guards the tensors
+
+// Without the sanitizer: a range of addresses of its own, closed to the host.
+class Arena {
+ public:
+  static constexpr size_t size = size_t(1) << 38;
+  Arena() {
+    void* p = mmap(nullptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) taper::raise("emulator: no address space");
+    begin_ = end_ = static_cast<char*>(p);
+  }
+  void* take(size_t bytes) {
+    bytes = (bytes + 63) / 64 * 64;
+    if (auto& kept = kept_[bytes]; !kept.empty()) {
+      void* p = kept.back();
+      kept.pop_back();
+      return p;
+    }
+    void* p = end_;
+    end_ += bytes;
+    if (end_ > begin_ + size) taper::raise("emulator: memory is out");
+    if (open_) protect(true);
+    return p;
+  }
+  void give(void* p, size_t bytes) { kept_[(bytes + 63) / 64 * 64].push_back(p); }
+  bool holds(const void* p) const { return begin_ <= p && p < begin_ + size; }
+  void protect(bool open) {
+    open_ = open;
+    const size_t used = (size_t(end_ - begin_) + page - 1) / page * page;
+    if (used > 0) mprotect(begin_, used, open ? PROT_READ | PROT_WRITE : PROT_NONE);
+  }
+
+ private:
+  char *begin_ = nullptr, *end_ = nullptr;
+  bool open_ = false;
+  std::map<size_t, std::vector<void*>> kept_;
+};
+Arena& arena() {
+  static Arena& arena = *new Arena;
+  return arena;
+}
+int users = 0;
 
 bool intact(uintptr_t p, const Block& b) {
   const auto* before = reinterpret_cast<const unsigned char*>(p) - guard;
@@ -44,19 +97,57 @@ bool intact(uintptr_t p, const Block& b) {
   return true;
 }
 
+// A bad access: says whose, and where the code stands, then ends the program.
+void on_bad_access(int, siginfo_t* info, void* context) {
+  const std::string kernel = emulator::running_kernel();
+  const std::string text =
+      kernel.empty() ? arena().holds(info->si_addr) ? "emulator: the host touches memory of the device\n" : "emulator: a bad address\n"
+                     : "emulator: " + kernel + " touches a bad address (or its thread's stack is full)\n";
+  if (write(2, text.data(), text.size()) < 0) _exit(1);
+  char pc[32];
+  std::snprintf(pc, sizeof pc, "%#llx", static_cast<ucontext_t*>(context)->uc_mcontext.gregs[REG_RIP]);
+  const std::string self = "/proc/" + std::to_string(getpid()) + "/exe";
+  if (const pid_t child = fork(); child == 0) {
+    dup2(2, 1);
+    execlp("addr2line", "addr2line", "-e", self.c_str(), "-f", "-C", "-i", "-s", pc, nullptr);
+    _exit(1);
+  } else {
+    waitpid(child, nullptr, 0);
+  }
+  _exit(1);
+}
+void catch_bad_accesses() {
+  if (sanitized()) return;  // it has a better report
+  static char stack[1 << 16];
+  stack_t alternative = {};
+  alternative.ss_sp = stack;
+  alternative.ss_size = sizeof stack;
+  sigaltstack(&alternative, nullptr);
+  struct sigaction action = {};
+  action.sa_sigaction = on_bad_access;
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+  sigaction(SIGSEGV, &action, nullptr);
+  sigaction(SIGBUS, &action, nullptr);
+}
+
 class EmulatedDevice final : public Device {
  public:
   taper::DeviceKind kind() const override { return taper::DeviceKind::cuda; }
   std::string name() const override { return "cuda:0"; }
   std::string product() const override { return "emulator"; }
   void fill(void* p, int byte, size_t bytes) override {
+    const MemoryInUse in_use;
     const auto b = blocks().find(reinterpret_cast<uintptr_t>(p));
     std::memset(p, byte, b != blocks().end() && bytes > b->second.bytes ? b->second.bytes : bytes);
   }
-  void upload(void* to, const void* from, size_t bytes) override { copy(to, from, bytes); }
-  void download(void* to, const void* from, size_t bytes) override { copy(to, from, bytes); }
+  void upload(void* to, const void* from, size_t bytes) override {
+    cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice);
+  }
+  void download(void* to, const void* from, size_t bytes) override {
+    cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost);
+  }
   void copy(void* to, const void* from, size_t bytes) override {
-    if (bytes > 0) std::memmove(to, from, bytes);
+    cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice);
   }
 
   using Clock = std::chrono::steady_clock;
@@ -68,11 +159,13 @@ class EmulatedDevice final : public Device {
 
  protected:
   void* take(size_t) override {
+    const MemoryInUse in_use;
     const size_t bytes = exact_bytes;
     void* p = nullptr;
-    if (posix_memalign(&p, 64, guarded() ? bytes + 2 * guard : bytes + (bytes == 0)) != 0)
-      taper::raise("emulator: memory is out");
-    if (guarded()) {
+    if (sanitized()) {
+      if (posix_memalign(&p, 64, bytes + (bytes == 0)) != 0) taper::raise("emulator: memory is out");
+    } else {
+      p = arena().take(bytes + 2 * guard);
       std::memset(p, guard_byte, bytes + 2 * guard);
       p = static_cast<char*>(p) + guard;
     }
@@ -83,23 +176,46 @@ class EmulatedDevice final : public Device {
     return p;
   }
   void give(void* p, size_t) override {
-    blocks().erase(reinterpret_cast<uintptr_t>(p));
-    std::free(guarded() ? static_cast<char*>(p) - guard : p);
+    const auto b = blocks().find(reinterpret_cast<uintptr_t>(p));
+    if (sanitized()) std::free(p);
+    else arena().give(static_cast<char*>(p) - guard, b->second.bytes + 2 * guard);
+    blocks().erase(b);
   }
-
- private:
-  static bool guarded() { return __sanitizer_start_switch_fiber == nullptr; }
 };
 
 Device& open(int index) {
   if (index != 0) throw taper::Error("emulator: there is cuda:0 only", std::source_location::current(), taper::Exit::unavailable);
-  static EmulatedDevice& device = *new EmulatedDevice;
+  static EmulatedDevice& device = *[] {
+    catch_bad_accesses();
+    return new EmulatedDevice;
+  }();
   return device;
 }
 bool available() { return true; }
 const taper::DeviceOpener opener{"cuda", open, available};
 
+bool on_device(const void* p) { return emulator::points_into_memory(p); }
+
 }  // namespace
+
+cudaError_t cudaMemsetAsync(void* p, int byte, size_t bytes, cudaStream_t) {
+  if (bytes == 0) return cudaSuccess;
+  const MemoryInUse in_use;
+  if (!on_device(p)) return emulator::last_error_text = "cudaMemsetAsync: not memory of the device", cudaErrorInvalidValue;
+  std::memset(p, byte, bytes);
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
+  if (bytes == 0) return cudaSuccess;
+  const MemoryInUse in_use;
+  const bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
+  const bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+  if (kind != cudaMemcpyDefault && (on_device(to) != to_device || on_device(from) != from_device))
+    taper::raise("emulator: a copy whose ends are not where it says");
+  std::memmove(to, from, bytes);
+  return cudaSuccess;
+}
 
 namespace emulator {
 
@@ -112,7 +228,7 @@ bool points_into_memory(const void* p) {
 }
 
 void check_guards(const char* kernel) {
-  if (__sanitizer_start_switch_fiber) return;
+  if (sanitized()) return;
   for (auto& [p, block] : blocks())
     if (!intact(p, block)) {
       std::memset(reinterpret_cast<char*>(p) - guard, guard_byte, guard);
@@ -121,7 +237,11 @@ void check_guards(const char* kernel) {
     }
 }
 
-MemoryInUse::MemoryInUse() {}
-MemoryInUse::~MemoryInUse() {}
+MemoryInUse::MemoryInUse() {
+  if (!sanitized() && users++ == 0) arena().protect(true);
+}
+MemoryInUse::~MemoryInUse() {
+  if (!sanitized() && --users == 0) arena().protect(false);
+}
 
 }  // namespace emulator

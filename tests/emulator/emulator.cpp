@@ -168,6 +168,9 @@ std::string place(const Place& at) {
 std::string coordinates(uint3 v) {
   return "(" + std::to_string(v.x) + "," + std::to_string(v.y) + "," + std::to_string(v.z) + ")";
 }
+bool same(const Place& a, const Place& b) {
+  return a.line() == b.line() && (a.file_name() == b.file_name() || std::strcmp(a.file_name(), b.file_name()) == 0);
+}
 std::string where_all_wait() {  // in words
   std::map<std::string, std::vector<unsigned>> groups;
   for (unsigned t = 0; t < thread_count; ++t)
@@ -435,9 +438,13 @@ void finish_product(void* const* items, unsigned lanes) {
 
 void fault(const std::string& what, Place at) {
   std::string text = "emulator: ";
-  if (current.launch)
-    text += std::string(current.launch->kernel) + ", block " + coordinates(blockIdx) + ", thread " + coordinates(threadIdx) + ": ";
+  if (current.launch) text += running_kernel() + ": ";
   taper::raise(text + what + " (" + place(at) + ")", at);
+}
+
+std::string running_kernel() {
+  if (!current.launch) return "";
+  return std::string(current.launch->kernel) + ", block " + coordinates(blockIdx) + ", thread " + coordinates(threadIdx);
 }
 
 bool launch_fits(const Launch& l) {
@@ -516,7 +523,7 @@ int barrier(Reduce how, bool value, Place at) {
   t.at = at;
   if (b.arrived == 0) {
     b.at = at;
-  } else if (b.at.line() != at.line() || std::strcmp(b.at.file_name(), at.file_name()) != 0) {
+  } else if (!same(b.at, at)) {
     fault("threads of one block wait at different barriers, one at " + place(b.at) + " and this one", at);
   }
   b.count += value;
@@ -556,7 +563,7 @@ void meet(unsigned mask, const char* call, void* item, Finish finish, Place at) 
   if (i == open.size()) {
     Meeting& m = open.emplace_back();
     m.mask = mask, m.arrived = 0, m.call = call, m.at = at, m.finish = finish;
-  } else if (open[i].finish != finish || open[i].at.line() != at.line() || std::strcmp(open[i].at.file_name(), at.file_name()) != 0) {
+  } else if (open[i].finish != finish || !same(open[i].at, at)) {
     fault("lanes of one warp meet in different calls, " + std::string(open[i].call) + " " + place(open[i].at) + " and " + call, at);
   }
   open[i].item[now % 32] = item;

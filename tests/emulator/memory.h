@@ -1,12 +1,15 @@
-// The emulated device's memory, as the launches see it.
+// The emulated device's memory, as launches and copies see it.
 #pragma once
+#include <cstddef>
+#include <string>
 
 namespace emulator {
 
-bool points_into_memory(const void* p);       // into, or just past, a live allocation
-void check_guards(const char* kernel);        // raises if bytes outside of the allocations were written
+bool points_into_memory(const void* p);  // into, or just past, a live allocation
+void check_guards(const char* kernel);   // raises if bytes outside of the allocations were written
+std::string running_kernel();            // its text, or "" between launches
 
-// While one lives, kernels may touch the device's memory; the host never may.
+// While one lives, the device's memory may be touched; else it ends the program, as host code that does so would.
 struct MemoryInUse {
   MemoryInUse();
   ~MemoryInUse();

@@ -4,6 +4,9 @@
 #include <functional>
 #include <vector>
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "cuda/launch.cuh"
 #include "cuda/mma.cuh"
 #include "tensor/dtype.h"
@@ -275,6 +278,15 @@ void misuse() {
   expect_raised("launch bounds", "__launch_bounds__", [] { bounded_kernel<<<1, 65>>>(); });
   expect_raised("an empty grid", "cudaErrorInvalidConfiguration", [] { bounded_kernel<<<0, 64>>>(); });
   expect_raised("much shared memory", "cudaErrorInvalidValue", [&] { dynamic_kernel<<<1, 32, 50000>>>(out.data()); });
+  std::fflush(stdout);
+  const pid_t child = __sanitizer_start_switch_fiber ? 0 : fork();
+  if (child == 0 && !__sanitizer_start_switch_fiber) {
+    close(2);
+    _exit(small.data()[3] > 0 ? 2 : 3);
+  }
+  int status = 0x100;
+  if (child > 0) waitpid(child, &status, 0);
+  expect(WIFEXITED(status) && WEXITSTATUS(status) == 1, "the host reads memory of the device");
   int host[64] = {};
   expect_raised("a pointer of the host", "no live memory", [&] { dynamic_kernel<<<1, 32, 128>>>(host); });
   cuda::cuda_check(cudaFuncSetAttribute(dynamic_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 50000));
