@@ -61,17 +61,34 @@ struct Decays {  // [B,H,T] each
   A* g_out;       // exp(G_L - G_j), 0 where one hides j from the chunk's end
 };
 
-// G, one thread per chunk and head, in the CPU's order.
+// G, in the CPU's order: a block takes a chunk and 32 heads, a thread of its first 32 adds up one head.
+constexpr int sums_heads = 32, sums_tokens = 64, sums_threads = 256;
 template <class T>
-__global__ void sums_kernel(View<T> v, double* g_sum) {
-  const int64_t i = cuda::thread_index();
-  if (i >= v.B * v.chunks * v.H) return;
-  const int64_t h = i % v.H, k = i / v.H % v.chunks, n = i / v.H / v.chunks, begin = k * v.chunk, L = v.length(k);
+__global__ void __launch_bounds__(sums_threads) sums_kernel(View<T> v, double* g_sum) {  // [B,H,T]
+  __shared__ Acc<T> s_log_a[sums_tokens][sums_heads];
+  __shared__ double s_sum[sums_heads][sums_tokens + 1];
+  Unfold at;
+  const int64_t h0 = at.next((v.H + sums_heads - 1) / sums_heads) * sums_heads, k = at.next(v.chunks), n = at.rest;
+  const int64_t begin = k * v.chunk, L = v.length(k);
+  const int thread = int(threadIdx.x);
   double sum = 0;
+  for (int64_t t0 = 0; t0 < L; t0 += sums_tokens) {
+#pragma unroll
+    for (int e = thread; e < sums_tokens * sums_heads; e += sums_threads) {
+      const int t = e / sums_heads, h = e % sums_heads;
+      s_log_a[t][h] = t0 + t < L && h0 + h < v.H ? v.g_log_a[v.head(n, begin + t0 + t, h0 + h)] : Acc<T>(0);
+    }
+    __syncthreads();
+    if (thread < sums_heads) {
 #pragma unroll 16
-  for (int64_t t = 0; t < L; ++t) {
-    sum += double(v.g_log_a[v.head(n, begin + t, h)]);
-    g_sum[v.by_head(n, h, begin + t)] = sum;
+      for (int t = 0; t < sums_tokens; ++t) s_sum[thread][t] = sum += double(s_log_a[t][thread]);
+    }
+    __syncthreads();
+    for (int e = thread; e < sums_tokens * sums_heads; e += sums_threads) {
+      const int h = e / sums_tokens, t = e % sums_tokens;
+      if (t0 + t < L && h0 + h < v.H) g_sum[v.by_head(n, h0 + h, begin + t0 + t)] = s_sum[h][t];
+    }
+    // The next round's loads touch s_log_a alone, and the barrier after them stands before s_sum is written again.
   }
 }
 
@@ -447,7 +464,7 @@ struct DecayTensors {  // the memory of Decays, for as long as its kernels are b
 
 template <class T>
 void launch_sums(Device& device, const View<T>& v, double* g_sum) {
-  sums_kernel<T><<<cuda::blocks_for(v.B * v.chunks * v.H, 64), 64, 0, cuda::stream_of(device)>>>(v, g_sum);
+  sums_kernel<T><<<cuda::blocks_for(v.B * v.chunks * ((v.H + sums_heads - 1) / sums_heads), 1), sums_threads, 0, cuda::stream_of(device)>>>(v, g_sum);
   cuda::cuda_check(cudaGetLastError());
 }
 template <class T>
