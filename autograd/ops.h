@@ -33,6 +33,7 @@ Var cast(const Var& x, Dtype dtype);
 
 // copy: split and concat work on the last dimension; transpose swaps the last two
 std::vector<Var> split(const Var& x, const std::vector<int64_t>& sizes);
+std::vector<Var> split_rows(const Var& x, const std::vector<int64_t>& sizes);  // on the first dimension: views, nothing is copied
 Var concat(const std::vector<Var>& parts);
 Var transpose(const Var& x);
 Var reshape(const Var& x, const std::vector<int64_t>& sizes);  // a view; one size may be -1
@@ -42,6 +43,8 @@ struct Transposes {
   bool a = false, b = false;
 };
 Var matmul(const Var& a, const Var& b, Transposes transposes = {});
+// x weight_i^T for one to six weights [N_i,K]; the gradient of x [...,K] is summed inside the products.
+std::vector<Var> project(const Var& x, const std::vector<Var>& weights);
 
 Var embedding(const Var& table, const Tensor& ids);  // table [V,D], ids [...] i32 -> [...,D]
 

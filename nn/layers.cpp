@@ -16,6 +16,14 @@ Var Linear::operator()(Tape& tape, const Var& x) const {
   const Var y = matmul(x, leaf_as(tape, weight, x.value.dtype()), {.b = true});
   return bias ? add(y, leaf(tape, *bias)) : y;
 }
+std::vector<Var> project(Tape& tape, const Var& x, const std::vector<const Linear*>& layers) {
+  std::vector<Var> weights;
+  for (const Linear* l : layers) weights.push_back(leaf_as(tape, l->weight, x.value.dtype()));
+  std::vector<Var> y = taper::project(x, weights);
+  for (size_t i = 0; i < layers.size(); ++i)
+    if (layers[i]->bias) y[i] = add(y[i], leaf(tape, *layers[i]->bias));
+  return y;
+}
 void Linear::each(const Visit& visit) {
   visit(weight);
   if (bias) visit(*bias);
@@ -55,8 +63,8 @@ void ShortConv::each(const Visit& visit) {
 
 Var SwiGlu::operator()(Tape& tape, const Var& x) const {
   const Scope scope(tape, "ffn");
-  const Var opened = silu(gate(tape, x));
-  return down(tape, multiply(opened, up(tape, x)));
+  const std::vector<Var> y = project(tape, x, {&gate, &up});
+  return down(tape, multiply(silu(y[0]), y[1]));
 }
 void SwiGlu::each(const Visit& visit) {
   for (Linear* l : {&gate, &up, &down}) l->each(visit);

@@ -22,6 +22,9 @@ struct Linear {  // y = x W^T + b, in the dtype of x: the weight is cast to it
 // NAME.weight and, with a bias, NAME.bias.
 Linear make_linear(const Init& init, const std::string& name, int64_t out, int64_t in, const Draw& weight, const Draw& bias = {});
 
+// What several linear layers make of one x.
+std::vector<Var> project(Tape& tape, const Var& x, const std::vector<const Linear*>& layers);
+
 struct Norm {  // RMSNorm, or, with a bias, LayerNorm
   Parameter weight;               // [D]
   std::optional<Parameter> bias;  // [D]

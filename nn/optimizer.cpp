@@ -74,21 +74,23 @@ StepResult AdamW::step(const Gradients& gradients, double lr, const Tensor& loss
                        .bad_steps = bad_steps_,
                        .clip = config.clip,
                        .max_bad_steps = config.max_bad_steps});
+  std::vector<kernels::AdamWTensor> tensors;
   for (size_t i = 0; i < g.size(); ++i) {
     const Parameter& p = *slots_[i].parameter;
-    kernels::adamw({.value = p.value,
-                    .gradient = g[i],
-                    .moment1 = slots_[i].moment1,
-                    .moment2 = slots_[i].moment2,
-                    .scale = scale,
-                    .finite = result.finite,
-                    .steps = steps_,
-                    .lr = lr * p.lr_scale,
-                    .beta1 = config.beta1,
-                    .beta2 = config.beta2,
-                    .eps = config.eps,
-                    .weight_decay = p.decays() ? config.weight_decay : 0});
+    tensors.push_back({.value = p.value,
+                       .gradient = g[i],
+                       .moment1 = slots_[i].moment1,
+                       .moment2 = slots_[i].moment2,
+                       .lr = lr * p.lr_scale,
+                       .weight_decay = p.decays() ? config.weight_decay : 0});
   }
+  kernels::adamw({.tensors = tensors,
+                  .scale = scale,
+                  .finite = result.finite,
+                  .steps = steps_,
+                  .beta1 = config.beta1,
+                  .beta2 = config.beta2,
+                  .eps = config.eps});
   return result;
 }
 

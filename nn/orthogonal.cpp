@@ -7,6 +7,7 @@
 
 #include "tensor/error.h"
 #include "tensor/gemm.h"
+#include "tensor/parallel.h"
 
 namespace taper {
 namespace {
@@ -17,17 +18,25 @@ constexpr int64_t block = 64;
 void cholesky(std::vector<double>& g, int64_t n) {
   for (int64_t k = 0; k < n; k += block) {
     const int64_t end = std::min(n, k + block);
+    // A row of the block from those above it: its elements left of the diagonal, for all rows below the same.
+    const auto substitute = [&](int64_t i) {
+      double* row = &g[size_t(i * n)];
+      for (int64_t j = k; j < std::min(i, end); ++j) {
+        const double* above = &g[size_t(j * n)];
+        for (int64_t c = k; c < j; ++c) row[j] -= row[c] * above[c];
+        row[j] /= above[j];
+      }
+    };
     for (int64_t j = k; j < end; ++j) {
+      substitute(j);
       double* row = &g[size_t(j * n)];
       for (int64_t c = k; c < j; ++c) row[j] -= row[c] * row[c];
       check(row[j] > 0, "orthogonal: the matrix must be of full rank");
       row[j] = std::sqrt(row[j]);
-      for (int64_t i = j + 1; i < n; ++i) {
-        double* below = &g[size_t(i * n)];
-        for (int64_t c = k; c < j; ++c) below[j] -= below[c] * row[c];
-        below[j] /= row[j];
-      }
     }
+    parallel_for(n - end, 16, [&](int64_t begin, int64_t stop) {
+      for (int64_t i = begin; i < stop; ++i) substitute(end + i);
+    });
     if (end < n)
       gemm({.transpose_b = true, .m = n - end, .n = n - end, .k = end - k, .a = &g[size_t(end * n + k)], .lda = n,
             .b = &g[size_t(end * n + k)], .ldb = n, .c = &g[size_t(end * n + end)], .ldc = n, .alpha = -1, .beta = 1});
@@ -41,15 +50,17 @@ void solve(const std::vector<double>& l, std::vector<double>& q, int64_t n, int6
     if (k)
       gemm({.m = end - k, .n = m, .k = k, .a = &l[size_t(k * n)], .lda = n, .b = q.data(), .ldb = m, .c = &q[size_t(k * m)], .ldc = m,
             .alpha = -1, .beta = 1});
-    for (int64_t i = k; i < end; ++i) {
-      double* row = &q[size_t(i * m)];
-      for (int64_t j = k; j < i; ++j) {
-        const double by = l[size_t(i * n + j)], *above = &q[size_t(j * m)];
-        for (int64_t c = 0; c < m; ++c) row[c] -= by * above[c];
+    parallel_for(m, 128, [&](int64_t first, int64_t last) {  // columns
+      for (int64_t i = k; i < end; ++i) {
+        double* row = &q[size_t(i * m)];
+        for (int64_t j = k; j < i; ++j) {
+          const double by = l[size_t(i * n + j)], *above = &q[size_t(j * m)];
+          for (int64_t c = first; c < last; ++c) row[c] -= by * above[c];
+        }
+        const double by = 1 / l[size_t(i * n + i)];
+        for (int64_t c = first; c < last; ++c) row[c] *= by;
       }
-      const double by = 1 / l[size_t(i * n + i)];
-      for (int64_t c = 0; c < m; ++c) row[c] *= by;
-    }
+    });
   }
 }
 

@@ -1,4 +1,4 @@
-// copy: the rules of split, concat, transpose and reshape.
+// copy: the rules of split, split_rows, concat, transpose and reshape.
 #include "tensor/ops/copy.h"
 
 #include <algorithm>
@@ -18,6 +18,9 @@ std::vector<const char*> parts(size_t n) { return {part_names, part_names + n}; 
 const Op split_ops[most_parts] = {{"split", {"x"}, parts(1)}, {"split", {"x"}, parts(2)}, {"split", {"x"}, parts(3)},
                                   {"split", {"x"}, parts(4)}, {"split", {"x"}, parts(5)}, {"split", {"x"}, parts(6)},
                                   {"split", {"x"}, parts(7)}, {"split", {"x"}, parts(8)}};
+const Op split_rows_ops[most_parts] = {{"split_rows", {"x"}, parts(1)}, {"split_rows", {"x"}, parts(2)}, {"split_rows", {"x"}, parts(3)},
+                                       {"split_rows", {"x"}, parts(4)}, {"split_rows", {"x"}, parts(5)}, {"split_rows", {"x"}, parts(6)},
+                                       {"split_rows", {"x"}, parts(7)}, {"split_rows", {"x"}, parts(8)}};
 const Op concat_ops[most_parts] = {{"concat", parts(1), {"y"}}, {"concat", parts(2), {"y"}},
                                    {"concat", parts(3), {"y"}}, {"concat", parts(4), {"y"}},
                                    {"concat", parts(5), {"y"}}, {"concat", parts(6), {"y"}},
@@ -72,6 +75,32 @@ std::vector<Var> split(const Var& x, const std::vector<int64_t>& sizes) {
     for (size_t i = 0; i < sizes.size(); column += sizes[i++])
       if (flow.has(part_names[i]))
         kernels::copy_columns({.from = flow.from(part_names[i]), .to = d_x, .to_column = column, .width = sizes[i]});
+    flow.to("x", d_x);
+  });
+}
+
+std::vector<Var> split_rows(const Var& x, const std::vector<int64_t>& sizes) {
+  const Tensor& v = x.value;
+  check(x && v.rank() >= 1, "split_rows: x must have a first dimension; got {}", x ? v.shape().text() : "nothing");
+  check(1 <= sizes.size() && sizes.size() <= most_parts, "split_rows: want 1 to {} sizes; got {}", most_parts, sizes.size());
+  int64_t total = 0;
+  for (int64_t size : sizes) total += size;
+  check(total == v.size(0) && std::ranges::min(sizes) >= 0,
+        "split_rows: sizes must be >= 0 and add up to the first dimension of {}; they add up to {}", v.shape().text(), total);
+  std::vector<Tensor> outs;
+  int64_t row = 0;
+  for (int64_t size : sizes) outs.push_back(v.rows(row, row + size)), row += size;
+  return record(split_rows_ops[sizes.size() - 1], {x}, outs, [shape = v.shape(), sizes](Flow& flow) {
+    Tensor d_x;  // in the dtype of its parts: a weight's gradient is wider than the weight
+    bool whole = true;
+    for (size_t i = 0; i < sizes.size(); ++i) whole &= flow.has(part_names[i]);
+    int64_t row = 0;
+    for (size_t i = 0; i < sizes.size(); row += sizes[i++]) {
+      if (!flow.has(part_names[i])) continue;
+      const Tensor& d = flow.from(part_names[i]);
+      if (!d_x) d_x = whole ? Tensor(d.device(), shape, d.dtype()) : zeros(d.device(), shape, d.dtype());
+      copy_into(d_x.rows(row, row + sizes[i]), d);
+    }
     flow.to("x", d_x);
   });
 }

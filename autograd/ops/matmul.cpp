@@ -1,6 +1,8 @@
 // matmul: the rule. Both gradients are products too.
 #include "tensor/ops/matmul.h"
 
+#include <iterator>
+
 #include "autograd/ops.h"
 #include "tensor/error.h"
 
@@ -43,6 +45,58 @@ Var matmul(const Var& a, const Var& b, Transposes transposes) {
       flow.to("b", d_b);
     }
   });
+}
+
+static constexpr const char* weight_edges[] = {"weight0", "weight1", "weight2", "weight3", "weight4", "weight5"};
+static constexpr const char* output_edges[] = {"y0", "y1", "y2", "y3", "y4", "y5"};
+static const Op project_op{"project",
+                           {"x", "weight0", "weight1", "weight2", "weight3", "weight4", "weight5"},
+                           {"y0", "y1", "y2", "y3", "y4", "y5"}};
+
+std::vector<Var> project(const Var& x, const std::vector<Var>& weights) {
+  constexpr size_t most = std::size(weight_edges);
+  const Tensor& v = x.value;
+  check(x && v.rank() >= 1, "project: x must be [...,K]; got {}", x ? v.shape().text() : "nothing");
+  check(1 <= weights.size() && weights.size() <= most, "project: wants 1 to {} weights; got {}", most, weights.size());
+  std::vector<Var> inputs = {x};
+  std::vector<Tensor> w, outputs(most);
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const Tensor& t = weights[i].value;
+    check(weights[i] && t.rank() == 2 && t.size(1) == v.size(-1) && t.dtype() == v.dtype(),
+          "project: each weight must be {} [N,{}] to match x {}; got {} {}", name(v.dtype()), v.size(-1), v.shape().text(), name(t.dtype()),
+          weights[i] ? t.shape().text() : "nothing");
+    Shape shape;
+    for (int k = 0; k + 1 < v.rank(); ++k) shape.push_back(v.size(k));
+    shape.push_back(t.size(0));
+    outputs[i] = Tensor(v.device(), shape, v.dtype());
+    kernels::matmul({.a = v, .b = t, .c = outputs[i], .transpose_b = true});
+    w.push_back(t);
+    inputs.push_back(weights[i]);
+  }
+  inputs.resize(most + 1);
+
+  std::vector<Var> outs = record(project_op, inputs, outputs, [v, w](Flow& flow) {
+    Tensor d_x;
+    for (size_t i = 0; i < w.size(); ++i) {
+      if (!flow.has(output_edges[i])) {  // a product that no loss looked at
+        if (flow.wants(weight_edges[i])) flow.to(weight_edges[i], zeros(w[i].device(), w[i].shape(), wide(w[i].dtype())));
+        continue;
+      }
+      const Tensor& d_y = flow.from(output_edges[i]);
+      if (flow.wants("x")) {
+        const bool first = !d_x;
+        if (first) d_x = empty_like(v);
+        kernels::matmul({.a = d_y, .b = w[i], .c = d_x, .accumulate = !first});
+      }
+      if (!flow.wants(weight_edges[i])) continue;
+      const Tensor d_w(w[i].device(), w[i].shape(), wide(w[i].dtype()));
+      kernels::matmul({.a = d_y, .b = v, .c = d_w, .transpose_a = true});
+      flow.to(weight_edges[i], d_w);
+    }
+    if (d_x) flow.to("x", d_x);
+  });
+  outs.resize(weights.size());
+  return outs;
 }
 
 }  // namespace taper

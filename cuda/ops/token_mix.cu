@@ -1,8 +1,8 @@
 // token_mix on CUDA: a thread owns neighbouring channels and walks a run of tokens, so each element is read once.
-//   grid     (B * T/32 runs, D/vector/128) blocks of 128 threads; the weights' gradients: D/32 blocks over the runs' partials
+//   grid     (B * T/32 runs, D/vector/64) blocks of 64 threads; the weights' gradients: D/32 blocks over the runs' partials
 //   traffic  forward reads x and writes M tensors, backward reads x and M tensors and writes d_x, and one row in 32 twice;
 //            16384 x 768 in bf16, M = 6: 176 MB forward, 206 MB backward: 59 and 69 us
-//   limits   f32 f64 bf16; any shape, 16-byte accesses where D allows; partial sums of 32 rows in f32 (f64), then f64
+//   limits   f32 f64 bf16; any shape, 8- or 16-byte accesses where D allows; partial sums of 32 rows in f32 (f64), then f64
 //   ceiling  HBM
 #include "tensor/ops/token_mix.h"
 
@@ -12,8 +12,13 @@
 namespace taper::kernels {
 namespace {
 
-constexpr int threads = 128;
+constexpr int threads = 64;
 constexpr int64_t run = 32;  // tokens of a thread
+
+// Neighbouring channels of a thread. Of 2-byte numbers only 4: with 8 the sums of six weights leave too few registers for
+// other warps, and there is nobody to wait for memory in their place.
+template <class T>
+constexpr int vector = sizeof(T) == 2 ? 4 : 16 / int(sizeof(T));
 
 template <class T>
 struct Pointers {  // of the M tensors; null: absent
@@ -179,7 +184,7 @@ __global__ void token_mix_weight_kernel(const A* g_partial,        // [pieces,M,
 template <class T>
 bool vectors_fit(int64_t D, const std::initializer_list<const Tensor*> tensors, const MixTensors& more) {
   bool fit = true;
-  const auto look = [&](const Tensor& t) { fit = fit && (!t || cuda::vector_fits<T>(16 / int(sizeof(T)), D, {t.data<T>()})); };
+  const auto look = [&](const Tensor& t) { fit = fit && (!t || cuda::vector_fits<T>(vector<T>, D, {t.data<T>()})); };
   for (const Tensor* t : tensors) look(*t);
   for (const Tensor& t : more) look(t);
   return fit;
@@ -196,7 +201,7 @@ void forward(const TokenMixForward& a) {
           PackingView(a.packing, a.x.size(1)), D, runs);
       cuda::cuda_check(cudaGetLastError());
     };
-    if (vectors_fit<T>(D, {&a.x, &a.last, &a.tail}, a.y)) launch(std::integral_constant<int, 16 / int(sizeof(T))>());
+    if (vectors_fit<T>(D, {&a.x, &a.last, &a.tail}, a.y)) launch(std::integral_constant<int, vector<T>>());
     else launch(std::integral_constant<int, 1>());
   });
 }
@@ -214,7 +219,7 @@ void backward(const TokenMixBackward& a) {
           partial.data<Acc<T>>(), PackingView(a.packing, a.x.size(1)), D, runs);
       cuda::cuda_check(cudaGetLastError());
     };
-    if (vectors_fit<T>(D, {&a.x, &a.last, &a.d_tail, &a.d_x, &a.d_last}, a.d_y)) launch(std::integral_constant<int, 16 / int(sizeof(T))>());
+    if (vectors_fit<T>(D, {&a.x, &a.last, &a.d_tail, &a.d_x, &a.d_last}, a.d_y)) launch(std::integral_constant<int, vector<T>>());
     else launch(std::integral_constant<int, 1>());
     token_mix_weight_kernel<Acc<T>>
         <<<dim3(cuda::blocks_for(D, 32), token_mix_most), dim3(32, 8), 0, cuda::stream_of(a.device())>>>(

@@ -18,12 +18,19 @@ Attention::Attention(const ModelConfig& config, const Init& init, const char* no
   out_ = make_linear(init, "o_proj", D, values(), weight);
 }
 
-Attention::Inputs Attention::inputs(Tape& tape, const Var& x, const Packing& packing, const MixerState* state) const {
+Attention::Inputs Attention::inputs(Tape& tape, const Var& x, const Packing& packing, const MixerState* state,
+                                    const std::vector<const Linear*>& others) const {
   const int64_t B = x.size(0), T = x.size(1), H = config_.heads;
+  std::vector<const Linear*> layers = {&streams_[0].proj, &streams_[1].proj, &streams_[2].proj};
+  if (gate_) layers.push_back(&*gate_);
+  layers.insert(layers.end(), others.begin(), others.end());
+  const std::vector<Var> made = project(tape, x, layers);
   Inputs in;
+  if (gate_) in.gate = reshape(made[3], {B, T, H, -1});
+  in.others.assign(made.end() - int64_t(others.size()), made.end());
   Var* const streams[] = {&in.q, &in.k, &in.v};
   for (int i = 0; i < 3; ++i) {
-    Var y = streams_[i].proj(tape, x);
+    Var y = made[size_t(i)];
     if (streams_[i].conv) {
       const ConvResult conv = (*streams_[i].conv)(tape, y, state && !state->history.empty() ? state->history[size_t(i)] : Var{}, packing);
       y = conv.y;
@@ -34,15 +41,10 @@ Attention::Inputs Attention::inputs(Tape& tape, const Var& x, const Packing& pac
   return in;
 }
 
-Var Attention::output(Tape& tape, const Var& y, const Var& x) const {
+Var Attention::output(Tape& tape, const Var& y, const Var& gate) const {
   const int64_t B = y.size(0), T = y.size(1);
-  Var normed;
-  if (gate_) {
-    const Var gate = reshape((*gate_)(tape, x), {B, T, config_.heads, -1});
-    normed = gated_rms_norm(y, gate, leaf(tape, norm_), config_.norm_eps, GateOrder::norm_then_gate);
-  } else {
-    normed = rms_norm(y, leaf(tape, norm_), config_.norm_eps);
-  }
+  const Var weight = leaf(tape, norm_);
+  const Var normed = gate ? gated_rms_norm(y, gate, weight, config_.norm_eps, GateOrder::norm_then_gate) : rms_norm(y, weight, config_.norm_eps);
   return out_(tape, reshape(normed, {B, T, values()}));
 }
 

@@ -13,12 +13,15 @@ class Attention {
 
   struct Inputs {
     Var q, k, v;              // [B,T,H,K] [B,T,H,K] [B,T,H,V]
+    Var gate;                 // [B,T,H,V], g_proj x; absent without a gate
+    std::vector<Var> others;  // of the other layers that see x
     std::vector<Var> tails;   // [B,W-1,C] each, where there are convolutions: history of the next segment
   };
-  Inputs inputs(Tape& tape, const Var& x, const Packing& packing, const MixerState* state) const;
+  // others: at most two more layers of the mixer that see x; all products of x are made together.
+  Inputs inputs(Tape& tape, const Var& x, const Packing& packing, const MixerState* state, const std::vector<const Linear*>& others = {}) const;
 
-  // y [B,T,H,V] of the scan, x [B,T,D] of the mixer: o_proj(rms_norm(y) * silu(g_proj x)) [B,T,D]
-  Var output(Tape& tape, const Var& y, const Var& x) const;
+  // y [B,T,H,V] of the scan: o_proj(rms_norm(y) * silu(gate)) [B,T,D]
+  Var output(Tape& tape, const Var& y, const Var& gate) const;
 
   void each(const Visit& visit);
   double flops() const;  // of one token, the convolutions alone

@@ -25,17 +25,17 @@ void GatedDeltaNet::each(const Visit& visit) {
 Var GatedDeltaNet::forward(Tape& tape, const Var& x, Pass& pass, MixerState* state) const {
   const Scope scope(tape, "mixer");
   const int64_t B = x.size(0), T = x.size(1);
-  const Attention::Inputs in = attention_.inputs(tape, x, pass.packing, state);
+  const Attention::Inputs in = attention_.inputs(tape, x, pass.packing, state, {&b_proj_, &a_proj_});
   const Var q = l2_norm(in.q, l2_eps), k = l2_norm(in.k, l2_eps);
-  const Var beta = sigmoid(widened(b_proj_(tape, x)));                          // [B,T,H]
-  const Var dt = softplus(add(widened(a_proj_(tape, x)), leaf(tape, dt_bias_)));  // [B,T,H]
+  const Var beta = sigmoid(widened(in.others[0]));                             // [B,T,H]
+  const Var dt = softplus(add(widened(in.others[1]), leaf(tape, dt_bias_)));  // [B,T,H]
   const Var log_a = decay_(tape, dt, B, T, pass.packing);                      // [B,T,H]
 
   const DeltaResult scan = delta_scan({.q = q, .k = k, .v = in.v, .log_a = log_a, .beta = beta,
                                        .initial = state ? state->recurrent : Var{}, .scale = 1 / std::sqrt(double(config_.head_dim))},
                                       pass.packing);
   if (state) *state = {.recurrent = scan.final, .history = in.tails};
-  return attention_.output(tape, scan.y, x);
+  return attention_.output(tape, scan.y, in.gate);
 }
 
 // S' = a S, e = v - S'^T k, S = S' + k (beta e)^T, y = S^T q: seven operations for each of a head's K V elements.

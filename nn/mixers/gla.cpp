@@ -34,18 +34,18 @@ void Gla::each(const Visit& visit) {
 Var Gla::forward(Tape& tape, const Var& x, Pass& pass, MixerState* state) const {
   const Scope scope(tape, "mixer");
   const int64_t B = x.size(0), T = x.size(1), H = config_.heads, K = config_.head_dim;
-  const Attention::Inputs in = attention_.inputs(tape, x, pass.packing, state);
+  const Attention::Inputs in = attention_.inputs(tape, x, pass.packing, state, {steps_ ? &steps_->proj : &gate_->down});
   Var log_a;  // [B,T,H,K]
   if (steps_) {
-    const Var dt = softplus(add(widened(steps_->proj(tape, x)), leaf(tape, steps_->bias)));
+    const Var dt = softplus(add(widened(in.others[0]), leaf(tape, steps_->bias)));
     log_a = steps_->decay(tape, reshape(dt, {B, T, H, K}), B, T, pass.packing);
   } else {  // log sigmoid(z) = -softplus(-z)
-    log_a = reshape(scale(softplus(negate(widened((*gate_)(tape, x)))), -1 / gate_normalizer), {B, T, H, K});
+    log_a = reshape(scale(softplus(negate(widened(gate_->up(tape, in.others[0])))), -1 / gate_normalizer), {B, T, H, K});
   }
   const GlaResult scan = gla_scan({.q = in.q, .k = in.k, .v = in.v, .log_a = log_a, .initial = state ? state->recurrent : Var{}},
                                   1 / std::sqrt(double(K)), pass.packing);
   if (state) *state = {.recurrent = scan.final, .history = in.tails};
-  return attention_.output(tape, scan.y, x);
+  return attention_.output(tape, scan.y, in.gate);
 }
 
 std::vector<HeadSpectrum> Gla::spectrum() const {

@@ -22,6 +22,16 @@ Example partial_split_example() {
           .build = [](const std::vector<Var>& in, const Packing&) { return std::vector{split(in[0], {4, 2, 3})[2]}; }};
 }
 
+// In views of its own rows; or, with `last`, only the last part is used.
+Example split_rows_example(const Shape& shape, const Sizes& sizes, bool last) {
+  return {.name = fmt::format("split_rows {} into {}{}", shape.text(), sizes.size(), last ? ", last part alone" : ""),
+          .inputs = {{.edge = "x", .shape = shape}},
+          .build = [=](const std::vector<Var>& in, const Packing&) {
+            const std::vector<Var> parts = split_rows(in[0], sizes);
+            return last ? std::vector{parts.back()} : parts;
+          }};
+}
+
 Example concat_example(const std::vector<Shape>& shapes) {
   Example e{.name = fmt::format("concat of {} from {}", shapes.size(), shapes[0].text()),
             .inputs = {},
@@ -92,15 +102,20 @@ const double moved = 4.0 * 2048 * 3352;  // in_proj's output at d_model 768
 
 const RegisterCase registered{{
     .room = "copy",
-    .ops = {"split", "concat", "transpose", "reshape"},
+    .ops = {"split", "split_rows", "concat", "transpose", "reshape"},
     .examples = {split_example({7}, {7}), split_example({3, 9}, {4, 2, 3}), split_example({2, 3, 8}, Sizes(8, 1)),
                  split_example({2, 12}, {1, 2, 3, 6}), split_example({4, 5}, {2, 3}),
                  split_example({2, 10}, {1, 2, 3, 4, 0}), split_example({2, 6}, Sizes(6, 1)),
-                 split_example({2, 7}, Sizes(7, 1)), partial_split_example(), concat_example({{3}}),
+                 split_example({2, 7}, Sizes(7, 1)), partial_split_example(), split_rows_example({7}, {7}, false),
+                 split_rows_example({9, 3}, {4, 2, 3}, false), split_rows_example({9, 2, 2}, {4, 2, 3}, true), concat_example({{3}}),
                  concat_example({{2, 3}, {2, 1}}), concat_example({{2, 2, 3}, {2, 2, 1}, {2, 2, 4}}),
                  concat_example(std::vector<Shape>(8, Shape{2, 1})), transpose_example({1, 1}),
                  transpose_example({3, 5}), transpose_example({2, 33, 70}), reshape_example({6, 4}, {2, -1, 4}),
-                 reshape_example({5}, {1, 5, 1})},
+                 reshape_example({5}, {1, 5, 1}),
+                 // Units of 2, 4, 8 and 16 bytes, in each dtype others.
+                 split_example({5, 56}, {8, 16, 32}), split_example({3, 5, 31}, {4, 27}), concat_example({{9, 24}, {9, 4}, {9, 2}}),
+                 transpose_example({3, 64, 65}), transpose_example({130, 32})},
+    .bf16 = Tolerance{5e-3, 8e-3},
     .bench = {{.example = split_example({1, 2048, 3352}, {1536, 1792, 24}),
                .forward_bytes = 2 * moved,
                .backward_bytes = 2 * moved},

@@ -27,6 +27,26 @@ Example batched_example(bool b_transposed) {
       }};
 }
 
+// Against separate products; with `partly`, one of them is not looked at.
+Example project_example(int weights, bool partly) {
+  Example e{.name = fmt::format("[2,9,24] by {} weights{}", weights, partly ? ", one unused" : ""),
+            .inputs = {{.edge = "x", .shape = {2, 9, 24}}},
+            .build = {}};
+  for (int i = 0; i < weights; ++i) e.inputs.push_back({.edge = "weight" + std::to_string(i), .shape = {8 * (i + 1) - 3 * (i % 2), 24}});
+  const auto looked_at = [partly](std::vector<Var> y) {
+    if (partly) y.erase(y.begin());
+    return y;
+  };
+  e.build = [=](const std::vector<Var>& in, const Packing&) { return looked_at(project(in[0], {in.begin() + 1, in.end()})); };
+  if (!partly)
+    e.definition = [](const std::vector<Var>& in, const Packing&) {
+      std::vector<Var> y;
+      for (size_t i = 1; i < in.size(); ++i) y.push_back(matmul(in[0], in[i], {.a = false, .b = true}));
+      return y;
+    };
+  return e;
+}
+
 std::vector<Example> examples() {
   std::vector<Example> all = {batched_example(false), batched_example(true)};
   for (bool a : {false, true})
@@ -38,6 +58,8 @@ std::vector<Example> examples() {
     }
   all.push_back(
       example(8, 1040, 16, {.a = true, .b = false}));  // a weight's gradient: the inner size is cut and summed
+  for (int weights : {1, 3, 6}) all.push_back(project_example(weights, false));
+  all.push_back(project_example(3, true));
   return all;
 }
 
@@ -169,7 +191,7 @@ void refuses_sizes_that_do_not_meet() {
 
 const RegisterCase registered{{
     .room = "matmul",
-    .ops = {"matmul"},
+    .ops = {"matmul", "project"},
     .examples = examples(),
     .bf16 = Tolerance{5e-3, 8e-3},
     .bench = benches(),
