@@ -24,17 +24,18 @@ DeltaResult delta_scan(const DeltaInputs& in, const Packing& packing, int64_t ch
   check(T >= 1 && chunk >= 0, "delta_scan: wants T >= 1 and chunk >= 0; got T {} and chunk {}", T, chunk);
   check(std::isfinite(in.scale), "delta_scan: scale must be a finite number; got {}", in.scale);
   check(in.k && in.log_a && in.beta, "delta_scan: k, log_a and beta must be given");
+  const Dtype state = wide(q.dtype());  // of decays and states
   check_input("k", in.k, {B, T, H, K}, q.dtype());
   check_input("v", in.v, {B, T, H, V}, q.dtype());
-  check_input("log_a", in.log_a, {B, T, H}, q.dtype());
-  check_input("beta", in.beta, {B, T, H}, q.dtype());
-  check_input("initial", in.initial, {B, H, K, V}, q.dtype());
+  check_input("log_a", in.log_a, {B, T, H}, state);
+  check_input("beta", in.beta, {B, T, H}, state);
+  check_input("initial", in.initial, {B, H, K, V}, state);
   check_packing("delta_scan", packing, B, T);
 
   const kernels::DeltaScanInputs inputs{.q = q, .k = in.k.value, .v = v, .log_a = in.log_a.value, .beta = in.beta.value,
                                         .initial = in.initial.value, .scale = in.scale, .packing = packing};
   Device& device = q.device();
-  const Tensor y = empty_like(v), final(device, {B, H, K, V}, q.dtype());
+  const Tensor y = empty_like(v), final(device, {B, H, K, V}, state);
   const Tensor states = chunk ? Tensor(device, {B, (T + chunk - 1) / chunk, H, K, V}, q.dtype()) : Tensor{};
   const Tensor errors = chunk ? empty_like(v) : Tensor{};
   kernels::delta_scan_forward(

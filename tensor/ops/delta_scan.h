@@ -5,7 +5,8 @@
 //   S_t = S' + beta_t k_t e_t^T                          y_t = scale S_t^T q_t
 //
 //   q k [B,T,H,K]   v y [B,T,H,V]   log_a [B,T,H] <= 0   beta [B,T,H]   initial [B,H,K,V] absent: 0
-//   final [B,H,K,V]   f32 f64. At a document start (packing) the state begins at 0.
+//   final [B,H,K,V]   f32 f64, and bf16 on a GPU: then log_a, beta, initial, final and their gradients are f32.
+//   At a document start (packing) the state begins at 0.
 //   With |k| <= 1 every beta in [0,2] is stable: 0 only decays, 1 replaces, 2 reflects.
 //
 // Chunked form (specification 2.4). In a chunk of L tokens (G, E: chunk_decay.h), M = K K^T and
@@ -42,7 +43,8 @@ struct DeltaScanInputs {
 struct DeltaScanForward {
   DeltaScanInputs in = {};
   Tensor y = {}, final = {};
-  Tensor states = {};  // [B,ceil(T/chunk),H,K,V], the state before each chunk; absent in recurrent form
+  Tensor states = {};  // [B,ceil(T/chunk),H,K,V], the state before each chunk, its elements in an order of the
+                       // implementation's own; absent in recurrent form
   Tensor errors = {};  // [B,T,H,V], e; absent in recurrent form
   int64_t chunk = 0;   // 0: the recurrence, token by token
   Device& device() const { return in.q.device(); }
