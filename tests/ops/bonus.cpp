@@ -27,10 +27,12 @@ Example example(int64_t B, int64_t T, int64_t H, int64_t K, int64_t V) {
           }};
 }
 
-Example bench_example(int64_t B, int64_t T, int64_t H, int64_t K, int64_t V) {
-  Example e = example(B, T, H, K, V);
+Bench bench(int64_t B, bool large = false) {
+  const double n = double(B) * 2048 * 768;
+  Example e = example(B, 2048, 12, 64, 64);
   e.definition = {};
-  return e;
+  return {.example = e, .forward_flops = 5 * n, .forward_bytes = 20 * n, .backward_flops = 13 * n, .backward_bytes = 28 * n,
+          .large = large};
 }
 
 // Two tokens, two heads, K = 2, V = 1; all numbers exact in bf16.
@@ -93,18 +95,13 @@ void refuses_shapes_that_do_not_match() {
   expect_error([&] { bonus(y, r, r, y, of({24})); }, "bonus: weight must be f32 [4,6] to match y [2,3,4,5]; got f32 [24]");
 }
 
-const double n = 2048.0 * 768;
 
 const RegisterCase registered{{
     .room = "bonus",
     .ops = {"bonus"},
     .examples = {example(1, 1, 1, 1, 1), example(2, 7, 3, 4, 5), example(1, 33, 2, 17, 32), example(3, 130, 4, 8, 8), example(1, 5, 3, 64, 64)},
     .bf16 = Tolerance{5e-3, 8e-3},
-    .bench = {{.example = bench_example(1, 2048, 12, 64, 64),
-               .forward_flops = 5 * n,
-               .forward_bytes = 20 * n,
-               .backward_flops = 13 * n,
-               .backward_bytes = 28 * n}},
+    .bench = {bench(1), bench(8, true)},
     .checks = {{"equals what is worked out by hand", equals_what_is_worked_out_by_hand},
                {"a weight of zeros changes no bit", a_weight_of_zeros_changes_no_bit},
                {"bf16 keeps its sums in f32", bf16_keeps_its_sums_in_f32},

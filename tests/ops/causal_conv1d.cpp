@@ -153,7 +153,11 @@ void refuses_shapes_that_do_not_match() {
                "causal_conv1d: packing start must be i32 [2,7]; got i32 [2,6]");
 }
 
-const double n = 2048.0 * 1792;  // d_model 768: 1536 + 2 * 128 channels
+Bench bench(const Dims& s, bool large = false) {
+  const double n = double(s.B * s.T * s.D);
+  return {.example = example(s), .forward_flops = 12 * n, .forward_bytes = 8 * n, .backward_flops = 32 * n,
+          .backward_bytes = 12 * n, .large = large};
+}
 
 const RegisterCase registered{{
     .room = "causal_conv1d",
@@ -161,11 +165,10 @@ const RegisterCase registered{{
     .examples = examples(),
     .looks_back = true,
     .bf16 = Tolerance{5e-3, 8e-3},
-    .bench = {{.example = example({.B = 1, .T = 2048, .D = 1792, .W = 4, .history = false}),
-               .forward_flops = 12 * n,
-               .forward_bytes = 8 * n,
-               .backward_flops = 32 * n,
-               .backward_bytes = 12 * n}},
+    // d_model 768: 1536 + 2 * 128 channels.
+    .bench = {bench({.B = 1, .T = 2048, .D = 1792, .W = 4, .history = false}),
+              bench({.B = 8, .T = 2048, .D = 1792, .W = 4, .history = false}, true),
+              bench({.B = 8, .T = 2048, .D = 768, .W = 4, .bias = false, .history = false}, true)},
     .checks = {{"equals its formula", equals_its_formula},
                {"segments equal one pass", segments_equal_one_pass},
                {"the tail alone has a gradient", the_tail_alone_has_a_gradient},

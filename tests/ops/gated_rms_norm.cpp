@@ -33,13 +33,15 @@ std::vector<Example> examples() {
 
 std::vector<Bench> benches() {
   std::vector<Bench> all;
-  const double n = 2048.0 * 1536;
-  for (GateOrder order : orders)
-    all.push_back({.example = example({1, 2048, 1536}, order),
-                   .forward_flops = 8 * n,
-                   .forward_bytes = 12 * n,
-                   .backward_flops = 20 * n,
-                   .backward_bytes = 20 * n});
+  const auto add = [&](const Shape& shape, GateOrder order, bool large) {
+    const double n = double(shape.numel());
+    all.push_back({.example = example(shape, order), .forward_flops = 8 * n, .forward_bytes = 12 * n, .backward_flops = 20 * n,
+                   .backward_bytes = 20 * n, .large = large});
+  };
+  for (GateOrder order : orders) add({1, 2048, 1536}, order, false);
+  add({8, 2048, 1536}, GateOrder::gate_then_norm, true);
+  for (const Shape& heads : {Shape{8, 2048, 6, 256}, Shape{8, 2048, 4, 192}, Shape{8, 2048, 3, 512}})
+    add(heads, GateOrder::norm_then_gate, true);
   return all;
 }
 

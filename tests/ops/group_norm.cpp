@@ -33,10 +33,12 @@ Example example(const Shape& shape, int64_t groups, double eps) {
           }};
 }
 
-Example bench_example(const Shape& shape, int64_t groups, double eps) {
-  Example e = example(shape, groups, eps);
+Bench bench(int64_t B, int64_t groups, double eps, bool large = false) {
+  const double n = double(B) * 2048 * 768;
+  Example e = example({B, 2048, 768}, groups, eps);
   e.definition = {};
-  return e;
+  return {.example = e, .forward_flops = 7 * n, .forward_bytes = 8 * n, .backward_flops = 14 * n, .backward_bytes = 12 * n,
+          .large = large};
 }
 
 // x as rows of D, with weight 1 and bias 0.
@@ -123,8 +125,6 @@ void refuses_bad_input() {
   expect_error([&] { group_norm(of({2, 6}), of({6}), of({6}), 2, 0); }, "group_norm: eps must be > 0; got 0");
 }
 
-const double n = 2048.0 * 768;
-
 const RegisterCase registered{{
     .room = "group_norm",
     .ops = {"group_norm"},
@@ -133,16 +133,7 @@ const RegisterCase registered{{
                  example({5, 33}, 3, 1e-5), example({4, 3}, 3, 0.5), example({70, 48}, 1, 1e-5), example({2, 150}, 2, 1e-3),
                  example({7, 192}, 3, 64e-5), example({3, 768}, 1, 1e-5), example({2, 520}, 1, 1e-5)},
     .bf16 = Tolerance{5e-3, 8e-3},
-    .bench = {{.example = bench_example({1, 2048, 768}, 12, 64e-5),
-               .forward_flops = 7 * n,
-               .forward_bytes = 8 * n,
-               .backward_flops = 14 * n,
-               .backward_bytes = 12 * n},
-              {.example = bench_example({1, 2048, 768}, 1, 1e-5),
-               .forward_flops = 7 * n,
-               .forward_bytes = 8 * n,
-               .backward_flops = 14 * n,
-               .backward_bytes = 12 * n}},
+    .bench = {bench(1, 12, 64e-5), bench(1, 1, 1e-5), bench(8, 12, 64e-5, true), bench(8, 1, 1e-5, true)},
     .checks = {{"groups have mean 0 and variance 1", groups_have_mean_0_and_variance_1},
                {"a constant row stays finite", a_constant_row_stays_finite},
                {"bf16 keeps its statistics in f32", bf16_keeps_its_statistics_in_f32},

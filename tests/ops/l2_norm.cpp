@@ -85,7 +85,11 @@ void refuses_bad_input() {
   expect_error([&] { l2_norm(constant(zeros(cpu, {3}, Dtype::f32)), 0); }, "l2_norm: eps must be > 0; got 0");
 }
 
-const double n = 2048.0 * 768;
+Bench bench(const Shape& shape, bool large = false) {
+  const double n = double(shape.numel());
+  return {.example = example(shape, 1e-6), .forward_flops = 3 * n, .forward_bytes = 8 * n, .backward_flops = 7 * n,
+          .backward_bytes = 12 * n, .large = large};
+}
 
 const RegisterCase registered{{
     .room = "l2_norm",
@@ -94,11 +98,7 @@ const RegisterCase registered{{
     .examples = {example({1}, 0.5, true), example({7}, 1e-6, true), example({65}, 1e-3, true), example({5, 1}, 0.5),
                  example({2, 3, 33}, 1e-6), example({130, 48}, 1e-6), example({7, 2, 64}, 1e-6), example({3, 776}, 1e-6)},
     .bf16 = Tolerance{5e-3, 8e-3},
-    .bench = {{.example = example({1, 2048, 6, 128}, 1e-6),
-               .forward_flops = 3 * n,
-               .forward_bytes = 8 * n,
-               .backward_flops = 7 * n,
-               .backward_bytes = 12 * n}},
+    .bench = {bench({1, 2048, 6, 128}), bench({8, 2048, 6, 128}, true), bench({8, 2048, 12, 64}, true)},
     .checks = {{"rows have length one", rows_have_length_one},
                {"a row of zeros stays zero", a_row_of_zeros_stays_zero},
                {"a tiny row with a tiny eps stays finite", a_tiny_row_with_a_tiny_eps_stays_finite},

@@ -66,7 +66,11 @@ void refuses_a_weight_of_another_size() {
   expect_error([&] { rms_norm(of({2, 3}), of({3}), 0); }, "rms_norm: eps must be > 0; got 0");
 }
 
-const double n = 2048.0 * 768;
+Bench bench(const Shape& shape, bool large = false) {
+  const double n = double(shape.numel());
+  return {.example = example(shape, 1e-5), .forward_flops = 4 * n, .forward_bytes = 8 * n, .backward_flops = 9 * n,
+          .backward_bytes = 12 * n, .large = large};
+}
 
 const RegisterCase registered{{
     .room = "rms_norm",
@@ -75,11 +79,7 @@ const RegisterCase registered{{
     .examples = {example({1}, 0.5, true), example({7}, 1e-5, true), example({65}, 1e-3, true), example({5, 1}, 0.5),
                  example({2, 3, 33}, 1e-5), example({130, 48}, 1e-6), example({11, 768}, 1e-5), example({3, 2064}, 1e-5)},
     .bf16 = Tolerance{5e-3, 8e-3},
-    .bench = {{.example = example({1, 2048, 768}, 1e-5),
-               .forward_flops = 4 * n,
-               .forward_bytes = 8 * n,
-               .backward_flops = 9 * n,
-               .backward_bytes = 12 * n}},
+    .bench = {bench({1, 2048, 768}), bench({8, 2048, 768}, true), bench({8, 2048, 1024}, true)},
     .checks = {{"rows have unit mean square", rows_have_unit_mean_square},
                {"a row of zeros stays finite", a_row_of_zeros_stays_finite},
                {"bf16 keeps its statistics in f32", bf16_keeps_its_statistics_in_f32},

@@ -82,7 +82,11 @@ void refuses_bad_input() {
   expect_error([&] { rotary(of({2, 7, 1, 4}), {}, 1); }, "rotary: base must be above 1; got 1");
 }
 
-const double n = 2048.0 * 768;
+Bench bench(int64_t B, bool large = false) {
+  const double n = double(B) * 2048 * 768;
+  return {.example = example(B, 2048, 3, 256), .forward_flops = 3 * n, .forward_bytes = 8 * n, .backward_flops = 3 * n,
+          .backward_bytes = 8 * n, .large = large};
+}
 
 const RegisterCase registered{{
     .room = "rotary",
@@ -90,7 +94,7 @@ const RegisterCase registered{{
     .examples = examples(),
     .looks_back = true,
     .bf16 = Tolerance{5e-3, 8e-3},
-    .bench = {{.example = example(1, 2048, 3, 256), .forward_flops = 3 * n, .forward_bytes = 8 * n, .backward_flops = 3 * n, .backward_bytes = 8 * n}},
+    .bench = {bench(1), bench(8, true)},
     .checks = {{"equals its formula", equals_its_formula},
                {"positions go on from t0", positions_go_on_from_t0},
                {"far scores equal near ones", far_scores_equal_near_ones},

@@ -77,7 +77,11 @@ void refuses_shapes_that_do_not_match() {
                "token_shift: last must be f32 [2,3] to match x; got f64 [2,3]");
 }
 
-const double n = 2048.0 * 768;
+Bench bench(int64_t B, bool large = false) {
+  const double n = double(B) * 2048 * 768;
+  return {.example = example(B, 2048, 768, false), .forward_flops = n, .forward_bytes = 8 * n, .backward_flops = n,
+          .backward_bytes = 8 * n, .large = large};
+}
 
 const RegisterCase registered{{
     .room = "token_shift",
@@ -85,7 +89,7 @@ const RegisterCase registered{{
     .examples = examples(),
     .looks_back = true,
     .bf16 = Tolerance{5e-3, 8e-3},
-    .bench = {{.example = example(1, 2048, 768, false), .forward_flops = n, .forward_bytes = 8 * n, .backward_flops = n, .backward_bytes = 8 * n}},
+    .bench = {bench(1), bench(8, true)},
     .checks = {{"equals what is worked out by hand", equals_what_is_worked_out_by_hand},
                {"segments equal one pass", segments_equal_one_pass},
                {"the tail alone has a gradient", the_tail_alone_has_a_gradient},
