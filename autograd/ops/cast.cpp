@@ -1,4 +1,4 @@
-// cast: the rule. The gradient is cast back.
+// cast: the rule. The gradient is cast back, or passed on where it has x's dtype already.
 #include "tensor/ops/cast.h"
 
 #include "autograd/ops.h"
@@ -20,6 +20,7 @@ Var cast(const Var& x, Dtype dtype) {
 
   return record(op, {x}, y, [dtype = v.dtype()](Flow& flow) {
     const Tensor& d_y = flow.from("y");
+    if (d_y.dtype() == dtype) return flow.to("x", d_y);
     const Tensor d_x(d_y.device(), d_y.shape(), dtype);
     kernels::cast({.x = d_y, .y = d_x});
     flow.to("x", d_x);

@@ -1,15 +1,13 @@
 // accumulate on the CPU.
 #include "tensor/ops/accumulate.h"
 
-#include "tensor/error.h"
 #include "tensor/parallel.h"
 
 namespace taper::kernels {
 namespace {
 
 void forward(const Accumulate& a) {
-  check(a.sum.shape() == a.d.shape() && a.sum.dtype() == a.d.dtype(), "accumulate: d must be {} {}; got {} {}",
-        name(a.sum.dtype()), a.sum.shape().text(), name(a.d.dtype()), a.d.shape().text());
+  check_accumulate(a);
   visit<float, double, bf16>("accumulate", a.sum.dtype(), [&]<class T>() {
     T* sum = a.sum.data<T>();
     const T* d = a.d.data<T>();

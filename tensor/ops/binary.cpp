@@ -21,12 +21,23 @@ void for_runs(int64_t numel, int64_t n, Run&& run) {
   });
 }
 
+// Runs f<T, U>() with a's and b's type: one, or bf16 and float.
+template <class Run>
+void visit_operands(const char* who, const Tensor& a, const Tensor& b, Run&& f) {
+  visit<float, double, bf16>(who, a.dtype(), [&]<class T>() {
+    const auto with = [&]<class U>() { f.template operator()<T, U>(); };
+    if (b.dtype() == a.dtype()) with.template operator()<T>();
+    else visit<Acc<T>>(who, b.dtype(), with);
+  });
+}
+
 template <class F>
 void forward(const BinaryForward<F>& args) {
-  visit<float, double, bf16>(F::name, args.a.dtype(), [&]<class T>() {
+  visit_operands(F::name, args.a, args.b, [&]<class T, class U>() {
     using A = Acc<T>;
     const F f;
-    const T *a = args.a.template data<T>(), *b = args.b.template data<T>();
+    const T* a = args.a.template data<T>();
+    const U* b = args.b.template data<U>();
     T* y = args.y.template data<T>();
     const int64_t numel = args.a.numel(), n = args.b.numel();
     if (n == 1) {
@@ -43,10 +54,11 @@ void forward(const BinaryForward<F>& args) {
 
 template <class F>
 void backward(const BinaryBackward<F>& args) {
-  visit<float, double, bf16>(F::name, args.a.dtype(), [&]<class T>() {
+  visit_operands(F::name, args.a, args.b, [&]<class T, class U>() {
     using A = Acc<T>;
     const F f;
-    const T *a = args.a.template data<T>(), *b = args.b.template data<T>(), *d_y = args.d_y.template data<T>();
+    const T *a = args.a.template data<T>(), *d_y = args.d_y.template data<T>();
+    const U* b = args.b.template data<U>();
     const int64_t numel = args.a.numel(), n = args.b.numel();
     if (args.d_a) {
       T* d_a = args.d_a.template data<T>();
@@ -61,23 +73,23 @@ void backward(const BinaryBackward<F>& args) {
         });
     }
     if (!args.d_b) return;
-    T* d_b = args.d_b.template data<T>();
+    U* d_b = args.d_b.template data<U>();
     if (n == numel) {
       for_runs(numel, n, [&](int64_t i, int64_t count, int64_t) {
-        for (int64_t k = i; k < i + count; ++k) d_b[k] = T(f.slope_b(A(a[k]), A(b[k])) * A(d_y[k]));
+        for (int64_t k = i; k < i + count; ++k) d_b[k] = U(f.slope_b(A(a[k]), A(b[k])) * A(d_y[k]));
       });
     } else if (n == 1) {
       const double sum = parallel_sum<double>(numel, grain, [&, b0 = A(b[0])](int64_t begin, int64_t end) {
         return lane_sum<double>(end - begin,
                                 [&](int64_t k) { return f.slope_b(A(a[begin + k]), b0) * A(d_y[begin + k]); });
       });
-      d_b[0] = T(A(sum));
+      d_b[0] = U(A(sum));
     } else {
       const std::vector<double> sum = sum_columns(numel / n, n, [&](int64_t begin, int64_t end, double* s) {
         for (int64_t i = begin * n; i < end * n; i += n)
           for (int64_t j = 0; j < n; ++j) s[j] += double(f.slope_b(A(a[i + j]), A(b[j])) * A(d_y[i + j]));
       });
-      for (int64_t j = 0; j < n; ++j) d_b[j] = T(A(sum[size_t(j)]));
+      for (int64_t j = 0; j < n; ++j) d_b[j] = U(A(sum[size_t(j)]));
     }
   });
 }

@@ -5,7 +5,7 @@
 //   backward   d_a[i] = slope_a * d_y[i]
 //              d_b[j] = sum of slope_b * d_y[i] over the i with i mod n = j, in f64, in one order
 //
-//   a, y [...,tail]   b [tail] or []   one dtype: f32 f64 bf16 (computed in f32)
+//   a, y [...,tail]   b [tail] or []   one dtype: f32 f64 bf16 (computed in f32); b of bf16 a may be f32, and d_b with it
 //   An absent d_a or d_b is not computed.
 #pragma once
 #include "tensor/kernel.h"

@@ -2,6 +2,7 @@
 #include "tensor/ops/adamw.h"
 
 #include <cmath>
+#include <cstdlib>
 
 #include "tensor/parallel.h"
 #include "tensor/random.h"
@@ -11,7 +12,11 @@
 namespace taper::test {
 namespace {
 
-Device& cpu() { return open_device("cpu"); }
+// The device that is tested: these kernels have no law that would run them there.
+Device& device() {
+  const char* name = std::getenv("TAPER_TEST_DEVICE");
+  return open_device(name ? name : "cpu");
+}
 
 std::vector<double> drawn(int64_t n, uint64_t seed) {
   std::vector<double> values(static_cast<size_t>(n));
@@ -21,25 +26,25 @@ std::vector<double> drawn(int64_t n, uint64_t seed) {
 
 struct Run {
   Tensor value, moment1, moment2;
-  Tensor scale = full(cpu(), {}, Dtype::f64, 1);
-  Tensor finite = from_host<int32_t>(cpu(), {}, std::vector<int32_t>{1});
+  Tensor scale = full(device(), {}, Dtype::f64, 1);
+  Tensor finite = from_host<int32_t>(device(), {}, std::vector<int32_t>{1});
   int64_t steps = 0;
   Run(const Shape& shape, Dtype dtype, const std::vector<double>& start)
-      : value(from_doubles(cpu(), shape, dtype, start)), moment1(zeros_like(value)), moment2(zeros_like(value)) {}
+      : value(from_doubles(device(), shape, dtype, start)), moment1(zeros_like(value)), moment2(zeros_like(value)) {}
   void step(const Tensor& gradient, double lr, double weight_decay, double eps = 1e-8) {
     ++steps;
-    kernels::adamw({.value = value,
-                    .gradient = gradient,
-                    .moment1 = moment1,
-                    .moment2 = moment2,
+    kernels::adamw({.tensors = {{.value = value,
+                                 .gradient = gradient,
+                                 .moment1 = moment1,
+                                 .moment2 = moment2,
+                                 .lr = lr,
+                                 .weight_decay = weight_decay}},
                     .scale = scale,
                     .finite = finite,
-                    .steps = from_host<int64_t>(cpu(), {}, std::vector<int64_t>{steps}),
-                    .lr = lr,
+                    .steps = from_host<int64_t>(device(), {}, std::vector<int64_t>{steps}),
                     .beta1 = 0.9,
                     .beta2 = 0.95,
-                    .eps = eps,
-                    .weight_decay = weight_decay});
+                    .eps = eps});
   }
 };
 
@@ -66,7 +71,7 @@ void follows_the_published_update() {
     for (int64_t t = 0; t < updates; ++t) {
       const std::vector<double> g = drawn(n, uint64_t(100 + t));
       for (size_t i = 0; i < g.size(); ++i) gradients[i].push_back(g[i]);
-      run.step(from_doubles(cpu(), {n}, dtype, g), 3e-2, 0.1);
+      run.step(from_doubles(device(), {n}, dtype, g), 3e-2, 0.1);
     }
     std::vector<double> wanted(static_cast<size_t>(n));
     for (size_t i = 0; i < wanted.size(); ++i) wanted[i] = published(start[i], gradients[i], 3e-2, 0.1, 1e-8);
@@ -78,7 +83,7 @@ void follows_the_published_update() {
 // By hand: the first step of any gradient moves by lr against its sign; decay is apart from it.
 void first_step_moves_by_the_rate() {
   Run run({4}, Dtype::f64, {1, 1, 1, 1});
-  run.step(from_doubles(cpu(), {4}, Dtype::f64, std::vector<double>{1e-4, -1e4, 3, 0}), 0.5, 0.1, 0);
+  run.step(from_doubles(device(), {4}, Dtype::f64, std::vector<double>{1e-4, -1e4, 3, 0}), 0.5, 0.1, 0);
   const std::vector<double> got = to_doubles(run.value);
   for (size_t i = 0; i < 3; ++i) {
     const double wanted = 0.95 + (i == 1 ? 0.5 : -0.5);
@@ -89,30 +94,64 @@ void first_step_moves_by_the_rate() {
 
 void tiny_eps_keeps_zero_gradients_still() {
   Run run({2}, Dtype::f32, {1, -2});
-  run.step(zeros(cpu(), {2}, Dtype::f32), 0.5, 0, 1e-18);
+  run.step(zeros(device(), {2}, Dtype::f32), 0.5, 0, 1e-18);
   expect(to_doubles(run.value) == std::vector<double>{1, -2}, "a zero gradient must move nothing");
 }
 
 void scale_multiplies_the_gradient() {
   Run scaled({1000}, Dtype::f64, drawn(1000, 1)), plain({1000}, Dtype::f64, drawn(1000, 1));
-  scaled.scale = full(cpu(), {}, Dtype::f64, 0.25);
+  scaled.scale = full(device(), {}, Dtype::f64, 0.25);
   std::vector<double> g = drawn(1000, 2);
-  scaled.step(from_doubles(cpu(), {1000}, Dtype::f64, g), 1e-2, 0.1);
+  scaled.step(from_doubles(device(), {1000}, Dtype::f64, g), 1e-2, 0.1);
   for (double& x : g) x *= 0.25;
-  plain.step(from_doubles(cpu(), {1000}, Dtype::f64, g), 1e-2, 0.1);
+  plain.step(from_doubles(device(), {1000}, Dtype::f64, g), 1e-2, 0.1);
   expect_same_bits(scaled.value, plain.value, "value");
   expect_same_bits(scaled.moment2, plain.moment2, "moment2");
 }
 
 void a_refused_step_writes_nothing() {
   Run run({1000}, Dtype::f32, drawn(1000, 1));
-  run.step(from_doubles(cpu(), {1000}, Dtype::f32, drawn(1000, 2)), 1e-2, 0.1);
+  run.step(from_doubles(device(), {1000}, Dtype::f32, drawn(1000, 2)), 1e-2, 0.1);
   const Tensor before[] = {clone(run.value), clone(run.moment1), clone(run.moment2)};
-  run.finite = zeros(cpu(), {}, Dtype::i32);
-  run.step(full(cpu(), {1000}, Dtype::f32, std::nan("")), 1e-2, 0.1);
+  run.finite = zeros(device(), {}, Dtype::i32);
+  run.step(full(device(), {1000}, Dtype::f32, std::nan("")), 1e-2, 0.1);
   expect_same_bits(run.value, before[0], "value");
   expect_same_bits(run.moment1, before[1], "moment1");
   expect_same_bits(run.moment2, before[2], "moment2");
+}
+
+// More tensors than one table of a GPU holds, of both dtypes, empty and unaligned ones among them.
+void many_tensors_are_each_alone() {
+  const Tensor memory = from_doubles(device(), {4 * 20001}, Dtype::f32, drawn(4 * 20001, 5));
+  const auto lists = [&] {
+    std::vector<kernels::AdamWTensor> list;
+    for (int64_t i = 0; i < 150; ++i) {
+      const int64_t n = i % 50 == 7 ? 0 : i % 30 == 3 ? 9001 : 1 + 37 * i;
+      const Dtype dtype = i % 4 == 1 ? Dtype::f64 : Dtype::f32;
+      const auto tensor = [&](uint64_t seed) { return from_doubles(device(), {n}, dtype, drawn(n, seed + uint64_t(i))); };
+      list.push_back({.value = tensor(100), .gradient = tensor(400), .moment1 = tensor(700), .moment2 = full(device(), {n}, dtype, 0.5),
+                      .lr = 1e-3 * double(i), .weight_decay = i % 3 ? 0.1 : 0});
+    }
+    const auto piece = [&](int64_t k) { return clone(memory).rows(20001 * k + 1, 20001 * (k + 1)); };
+    list.push_back({.value = piece(0), .gradient = piece(1), .moment1 = piece(2), .moment2 = full(device(), {20000}, Dtype::f32, 1),
+                    .lr = 1e-2, .weight_decay = 0.1});
+    return list;
+  };
+  const auto start = lists(), together = lists(), alone = lists();
+  kernels::AdamWUpdate update{.scale = full(device(), {}, Dtype::f64, 0.5),
+                              .finite = from_host<int32_t>(device(), {}, std::vector<int32_t>{1}),
+                              .steps = from_host<int64_t>(device(), {}, std::vector<int64_t>{3})};
+  update.tensors = together;
+  kernels::adamw(update);
+  for (size_t i = 0; i < alone.size(); ++i) {
+    update.tensors = {alone[i]};
+    kernels::adamw(update);
+    expect_same_bits(together[i].value, alone[i].value, "value");
+    expect_same_bits(together[i].moment1, alone[i].moment1, "moment1");
+    expect_same_bits(together[i].moment2, alone[i].moment2, "moment2");
+    expect(alone[i].lr == 0 || alone[i].value.numel() == 0 || relative_error(alone[i].value, start[i].value) > 1e-6,
+           "tensor {} must have moved", i);
+  }
 }
 
 void threads_change_no_bit() {
@@ -122,7 +161,7 @@ void threads_change_no_bit() {
     set_thread_count(n);
     Run run({300, 401}, Dtype::f32, drawn(300 * 401, 1));
     for (uint64_t t = 0; t < 3; ++t)
-      run.step(from_doubles(cpu(), {300, 401}, Dtype::f32, drawn(300 * 401, t)), 1e-2, 0.1);
+      run.step(from_doubles(device(), {300, 401}, Dtype::f32, drawn(300 * 401, t)), 1e-2, 0.1);
     if (first) expect_same_bits(run.value, first, "value");
     else first = run.value;
   }
@@ -131,7 +170,7 @@ void threads_change_no_bit() {
 
 void refuses_a_gradient_of_another_shape() {
   Run run({2, 3}, Dtype::f32, drawn(6, 1));
-  expect_error([&] { run.step(zeros(cpu(), {3, 2}, Dtype::f32), 1, 0); },
+  expect_error([&] { run.step(zeros(device(), {3, 2}, Dtype::f32), 1, 0); },
                "adamw: gradient and moments must be f32 [2,3] like the value; got f32 [3,2]");
 }
 
@@ -144,6 +183,7 @@ const RegisterCase registered{{
                {"a tiny eps keeps zero gradients still", tiny_eps_keeps_zero_gradients_still},
                {"scale multiplies the gradient", scale_multiplies_the_gradient},
                {"a refused step writes nothing", a_refused_step_writes_nothing},
+               {"many tensors are each alone", many_tensors_are_each_alone},
                {"threads change no bit", threads_change_no_bit},
                {"refuses a gradient of another shape", refuses_a_gradient_of_another_shape}},
 }};

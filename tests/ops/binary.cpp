@@ -25,18 +25,22 @@ const std::vector<Function>& functions() {
   return list;
 }
 
-Example example(const Function& f, const Shape& a, const Shape& b) {
-  return {.name = fmt::format("{} {} {}", f.name, a.text(), b.text()),
-          .inputs = {{.edge = "a", .shape = a}, {.edge = "b", .shape = b, .fill = f.fill_b}},
+// wide: of bf16 a, b stays f32.
+Example example(const Function& f, const Shape& a, const Shape& b, bool wide = false) {
+  return {.name = fmt::format("{} {} {}{}", f.name, a.text(), b.text(), wide ? " wide" : ""),
+          .inputs = {{.edge = "a", .shape = a}, {.edge = "b", .shape = b, .fill = f.fill_b, .wide = wide}},
           .build = [op = f.op](const std::vector<Var>& in, const Packing&) { return std::vector{op(in[0], in[1])}; }};
 }
 
 std::vector<Example> examples() {
   const std::pair<Shape, Shape> shapes[] = {{{}, {}},          {{7}, {7}},       {{3, 5}, {3, 5}}, {{3, 5}, {5}},
-                                            {{2, 3, 5}, {3, 5}}, {{4, 9}, {}}, {{6, 1}, {1}},   {{300, 70}, {70}}};
+                                            {{2, 3, 5}, {3, 5}}, {{4, 9}, {}}, {{6, 1}, {1}},   {{300, 70}, {70}},
+                                            {{130, 24}, {24}}, {{33, 296}, {296}}, {{5, 1001}, {}}};
   std::vector<Example> all;
   for (const Function& f : functions())
-    for (const auto& [a, b] : shapes) all.push_back(example(f, a, b));
+    for (const auto& [a, b] : shapes)
+      for (bool wide : {false, true})
+        if (!wide || b.rank() == 1) all.push_back(example(f, a, b, wide));
   return all;
 }
 
@@ -86,6 +90,31 @@ void bf16_is_computed_in_f32() {
   expect(y[0] == float(bf16(256.0f / 3)) && y[1] == float(bf16(1.0f / 3)), "got {} and {}", y[0], y[1]);
 }
 
+// f32 beside bf16: computed in f32 from both, y in bf16, the gradient of b in f32.
+void b_may_be_wide() {
+  Device& cpu = open_device("cpu");
+  Tape tape;
+  const Var a = tape.leaf("a", from_doubles(cpu, {2, 2}, Dtype::bf16, {{1, 2, 3, 4}}));
+  const Var b = tape.leaf("b", from_doubles(cpu, {2}, Dtype::f32, {{1 + 0x1p-20, 3}}));
+  const Var y = multiply(a, b);
+  expect(y.value.dtype() == Dtype::bf16, "y must be bf16; it is {}", name(y.value.dtype()));
+  expect(to_doubles(y.value) == std::vector<double>{1, 6, 3, 12}, "y must be the rounded product");
+  const auto d = backward(y, from_doubles(cpu, {2, 2}, Dtype::bf16, {{1, 1, 1, 1}}));
+  expect(d.at("a").dtype() == Dtype::bf16 && d.at("b").dtype() == Dtype::f32, "gradients must be bf16 and f32; they are {} and {}",
+         name(d.at("a").dtype()), name(d.at("b").dtype()));
+  expect(to_doubles(d.at("b")) == std::vector<double>{4, 6}, "d_b must be the column sums of a");
+}
+
+// A sum's gradient is the one that came: the same memory, on both edges.
+void a_sum_passes_its_gradient_on() {
+  Device& cpu = open_device("cpu");
+  Tape tape;
+  const Var a = tape.leaf("a", zeros(cpu, {2}, Dtype::f32)), b = tape.leaf("b", zeros(cpu, {2}, Dtype::f32));
+  const Tensor seed = full(cpu, {2}, Dtype::f32, 3);
+  const auto d = backward(add(a, b), seed);
+  expect(d.at("a").data<float>() == seed.data<float>() && d.at("b").data<float>() == seed.data<float>(), "no copy is wanted");
+}
+
 void refuses_what_does_not_broadcast() {
   Device& cpu = open_device("cpu");
   auto of = [&](const Shape& shape, Dtype t = Dtype::f32) { return constant(zeros(cpu, shape, t)); };
@@ -95,16 +124,21 @@ void refuses_what_does_not_broadcast() {
                "multiply: b must have a's shape [3], its last dimensions, or be a scalar []; got [2,3]");
   expect_error([&] { divide(of({3}), of({3}, Dtype::f64)); },
                "divide: a and b must have one dtype; got f32 and f64; cast one of them");
+  expect_error([&] { add(of({3}), of({3}, Dtype::bf16)); }, "add: a and b must have one dtype; got f32 and bf16");
+  expect_error([&] { add(of({3}, Dtype::bf16), of({3}, Dtype::f64)); }, "add: a and b must have one dtype; got bf16 and f64");
 }
 
 const RegisterCase registered{{
     .room = "binary",
     .ops = {"add", "subtract", "multiply", "divide"},
     .examples = examples(),
+    .bf16 = Tolerance{5e-3, 8e-3},
     .bench = benches(),
     .checks = {{"a value may meet itself", a_value_may_meet_itself},
                {"broadcast sums do not drift", broadcast_sums_do_not_drift},
                {"bf16 is computed in f32", bf16_is_computed_in_f32},
+               {"b may be wide", b_may_be_wide},
+               {"a sum passes its gradient on", a_sum_passes_its_gradient_on},
                {"refuses what does not broadcast", refuses_what_does_not_broadcast}},
 }};
 

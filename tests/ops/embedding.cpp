@@ -66,7 +66,8 @@ Bench bench(int64_t V) {
 const RegisterCase registered{{
     .room = "embedding",
     .ops = {"embedding"},
-    .examples = {example(1, 1, {1}), example(7, 3, {2, 5}), example(50, 17, {33}), example(4, 5, {2, 3, 4})},
+    .examples = {example(1, 1, {1}), example(7, 3, {2, 5}), example(50, 17, {33}), example(4, 5, {2, 3, 4}),
+                 example(3, 2, {700}), example(600, 8, {3, 1500}), example(40000, 1, {100})},
     .bf16 = Tolerance{5e-3, 8e-3},
     .bench = {bench(257), bench(50280)},
     .checks = {{"repeated tokens add up", repeated_tokens_add_up},

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cmath>
+#include <cstdlib>
 
 #include "tensor/parallel.h"
 #include "tensor/random.h"
@@ -12,22 +13,26 @@
 namespace taper::test {
 namespace {
 
-Device& cpu() { return open_device("cpu"); }
+// The device that is tested: these kernels have no law that would run them there.
+Device& device() {
+  const char* name = std::getenv("TAPER_TEST_DEVICE");
+  return open_device(name ? name : "cpu");
+}
 
 Tensor drawn(const Shape& shape, Dtype dtype, double deviation = 1) {
   std::vector<double> values(size_t(shape.numel()));
   for (size_t i = 0; i < values.size(); ++i) values[i] = deviation * Random(7, "global_norm").normal(i);
-  return from_doubles(cpu(), shape, dtype, values);
+  return from_doubles(device(), shape, dtype, values);
 }
 
 double norm_of(const std::vector<Tensor>& tensors) {
-  const Tensor norm(cpu(), {}, Dtype::f64);
+  const Tensor norm(device(), {}, Dtype::f64);
   kernels::global_norm({.tensors = tensors, .norm = norm});
   return item(norm);
 }
 
 void is_the_norm_of_all() {
-  expect(norm_of({full(cpu(), {3, 3}, Dtype::f32, 1), full(cpu(), {4, 4}, Dtype::f32, 1)}) == 5,
+  expect(norm_of({full(device(), {3, 3}, Dtype::f32, 1), full(device(), {4, 4}, Dtype::f32, 1)}) == 5,
          "3^2 + 4^2 ones: want 5");
   expect(norm_of({}) == 0, "nothing: want 0");
   const std::vector<Tensor> mixed = {drawn({100003}, Dtype::f32), drawn({7, 11}, Dtype::f64), drawn({0, 5}, Dtype::f32),
@@ -39,10 +44,22 @@ void is_the_norm_of_all() {
   expect(std::abs(got - wanted) <= 1e-14 * wanted, "want {}; got {}", wanted, got);
 }
 
+// More tensors than one table of a GPU holds, and one that is not aligned.
+void many_tensors_are_one_norm() {
+  std::vector<Tensor> tensors;
+  long double sum = 0;
+  for (int64_t i = 0; i < 400; ++i) tensors.push_back(drawn({i * 7 % 90}, i % 3 ? Dtype::f32 : Dtype::f64));
+  tensors.push_back(drawn({40001}, Dtype::f32).rows(1, 40001));
+  for (const Tensor& t : tensors)
+    for (double g : to_doubles(t)) sum += (long double)(g) * g;
+  const double wanted = double(std::sqrt(sum)), got = norm_of(tensors);
+  expect(std::abs(got - wanted) <= 1e-14 * wanted, "want {}; got {}", wanted, got);
+}
+
 // f32 squares of 1e-25 vanish and of 1e25 overflow; their f64 squares do neither.
 void squares_neither_vanish_nor_overflow() {
   for (double size : {1e-25, 1e25}) {
-    const double got = norm_of({full(cpu(), {10000}, Dtype::f32, size)});
+    const double got = norm_of({full(device(), {10000}, Dtype::f32, size)});
     expect(std::abs(got - 100 * size) <= 1e-6 * 100 * size, "want {}; got {}", 100 * size, got);
   }
 }
@@ -65,17 +82,17 @@ void one_bad_element_shows() {
       std::vector<double> values(100000, 1.0);
       values[size_t(at)] = bad;
       expect(
-          !std::isfinite(norm_of({full(cpu(), {5}, Dtype::f32, 1), from_doubles(cpu(), {100000}, Dtype::f32, values)})),
+          !std::isfinite(norm_of({full(device(), {5}, Dtype::f32, 1), from_doubles(device(), {100000}, Dtype::f32, values)})),
           "{} at {} must show", bad, at);
     }
 }
 
 struct Guard {
-  Tensor scale = full(cpu(), {}, Dtype::f64, 0), finite = zeros(cpu(), {}, Dtype::i32);
-  Tensor steps = zeros(cpu(), {}, Dtype::i64), bad_steps = zeros(cpu(), {}, Dtype::i64);
+  Tensor scale = full(device(), {}, Dtype::f64, 0), finite = zeros(device(), {}, Dtype::i32);
+  Tensor steps = zeros(device(), {}, Dtype::i64), bad_steps = zeros(device(), {}, Dtype::i64);
   void judge(double norm, double loss, double clip = 1, int64_t max_bad_steps = 0, Dtype loss_dtype = Dtype::f32) {
-    kernels::step_guard({.norm = full(cpu(), {}, Dtype::f64, norm),
-                         .loss = full(cpu(), {}, loss_dtype, loss),
+    kernels::step_guard({.norm = full(device(), {}, Dtype::f64, norm),
+                         .loss = full(device(), {}, loss_dtype, loss),
                          .scale = scale,
                          .finite = finite,
                          .steps = steps,
@@ -122,7 +139,7 @@ void stays_bad_at_the_limit() {
 
 void works_without_a_loss() {
   Guard g;
-  kernels::step_guard({.norm = full(cpu(), {}, Dtype::f64, 2),
+  kernels::step_guard({.norm = full(device(), {}, Dtype::f64, 2),
                        .scale = g.scale,
                        .finite = g.finite,
                        .steps = g.steps,
@@ -135,6 +152,7 @@ const RegisterCase registered{{
     .ops = {},
     .examples = {},
     .checks = {{"is the norm of all tensors together", is_the_norm_of_all},
+               {"many tensors are one norm", many_tensors_are_one_norm},
                {"squares neither vanish nor overflow", squares_neither_vanish_nor_overflow},
                {"threads change no bit", threads_change_no_bit},
                {"one bad element shows", one_bad_element_shows},

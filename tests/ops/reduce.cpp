@@ -49,6 +49,7 @@ const RegisterCase registered{{
     .room = "reduce",
     .ops = {"sum", "mean"},
     .examples = examples(),
+    .bf16 = Tolerance{5e-3, 8e-3},
     .bench = {{.example = example(false, {2048, 1536}),
                .forward_flops = 2048.0 * 1536,
                .forward_bytes = 4.0 * 2048 * 1536,

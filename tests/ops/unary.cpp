@@ -118,6 +118,7 @@ const RegisterCase registered{{
     .room = "unary",
     .ops = {"silu", "sigmoid", "tanh", "relu", "exp", "log", "softplus", "negate", "square", "scale"},
     .examples = examples(),
+    .bf16 = Tolerance{5e-3, 8e-3},
     .bench = benches(),
     .checks = {{"values are the library's", values_are_the_librarys},
                {"extremes hold", extremes_hold},
