@@ -86,6 +86,16 @@ __device__ inline void named_barrier_arrive(int id, int threads) {
   asm volatile("bar.arrive %0, %1;\n" ::"r"(id), "r"(threads) : "memory");
 }
 
+// A word by which one block tells another that what it wrote before (and fenced, in each writing thread) is there.
+__device__ inline void store_release(int* g, int x) {
+  asm volatile("st.release.gpu.global.s32 [%0], %1;\n" ::"l"(g), "r"(x) : "memory");
+}
+__device__ inline int load_acquire(const int* g) {
+  int x;
+  asm volatile("ld.acquire.gpu.global.s32 %0, [%1];\n" : "=r"(x) : "l"(g) : "memory");
+  return x;
+}
+
 __device__ inline int cluster_rank() {
   uint32_t rank;
   asm volatile("mov.u32 %0, %%cluster_ctarank;\n" : "=r"(rank));

@@ -17,8 +17,10 @@ struct Product {
   int64_t M = 0, N = 0, K = 0;
   bool transpose_a = false, transpose_b = false, accumulate = false;
   Dtype operands = Dtype::f32, result = Dtype::f32;  // result: the operands' dtype, or f32 of bf16
-  // K cut in pieces, each a product of its own: piece i writes c + i M N. What adds them up is the caller's.
+  // Levels 1 to 5: K cut in pieces, each a product of its own: piece i writes c + i M N. What adds them up is the
+  // caller's.
   int pieces = 1;
+  void* workspace = nullptr;  // level 6: as many bytes as it asks for
   cudaStream_t stream = nullptr;
 
   int64_t piece() const { return (K + pieces * int64_t(64) - 1) / (pieces * int64_t(64)) * 64; }  // inner size of one
@@ -33,6 +35,7 @@ void matmul_wgmma(const Product& p);           // 6: the same, on Hopper
 
 bool matmul_pipelined_takes(const Product& p);
 bool matmul_wgmma_takes(const Product& p);
+int64_t matmul_wgmma_workspace(const Product& p);
 bool matmul_wgmma_runs();  // on the current device
 
 // Where a tensor-core kernel meets the ends of rows: can 16 bytes move at once, everywhere?

@@ -20,7 +20,7 @@ __device__ void fetch(bf16* s_x, const bf16* g_x, int64_t i0, int64_t k0, int64_
                       bool whole) {
   using Step = WarpTile::Step<across>;
   const int64_t outer_end = across ? end : rows, inner_end = across ? rows : end, length = across ? rows : K;
-#pragma unroll
+#pragma unroll 4
   for (int j = 0; j < Step::each; ++j) {
     const int at = j * WarpTile::threads + int(threadIdx.x), row = at / Step::chunks, chunk = at % Step::chunks;
     const int64_t outer = (across ? k0 : i0) + row, inner = (across ? i0 : k0) + chunk * 8;

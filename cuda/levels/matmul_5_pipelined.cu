@@ -17,19 +17,37 @@ namespace {
 constexpr int steps = 3, band = 16;  // in shared memory; rows of tiles
 constexpr int shared_bytes = steps * 2 * WarpTile::size * int(sizeof(bf16));
 
-// Begins the copy of rows i0.. and inner indices k0.. of an operand, zeros beyond its ends.
+// One operand, step by step along k: rows or columns i0... of c, zeros beyond the operand's ends. across: as in
+// warp_tile.cuh.
 template <bool across>
-__device__ void begin_copy(bf16* s_x, const bf16* g_x, int64_t i0, int64_t k0, int64_t rows, int64_t K, int64_t end) {
-  using Step = WarpTile::Step<across>;
-  const int64_t outer_end = across ? end : rows, inner_end = across ? rows : end, length = across ? rows : K;
-#pragma unroll
-  for (int j = 0; j < Step::each; ++j) {
-    const int at = j * WarpTile::threads + int(threadIdx.x), row = at / Step::chunks, chunk = at % Step::chunks;
-    const int64_t outer = (across ? k0 : i0) + row, inner = (across ? i0 : k0) + chunk * 8;
-    const bool present = outer < outer_end && inner < inner_end;
-    copy_async(s_x + Step::place(row, chunk), present ? g_x + outer * length + inner : g_x, present);
+class Copies {
+ public:
+  __device__ Copies(const bf16* g_x, int64_t i0, int64_t rows, int64_t K, int64_t begin, int64_t end)
+      : g_x_(g_x), hop_((across ? rows : K) * stride), step_(across ? WarpTile::depth * rows : WarpTile::depth) {
+    const int row = int(threadIdx.x) / Step::chunks, chunk = int(threadIdx.x) % Step::chunks;
+    at_ = (across ? begin + row : i0 + row) * (across ? rows : K) + (across ? i0 : begin) + chunk * 8;
+    i_left_ = int(min(rows - i0, int64_t(WarpTile::tile))) - (across ? chunk * 8 : row);
+    k_left_ = int(end - begin) - (across ? row : chunk * 8);
+    place_ = Step::place(row, chunk);
   }
-}
+  __device__ void begin_next(bf16* s_x) {
+#pragma unroll
+    for (int j = 0; j < Step::each; ++j) {  // rows `stride` apart, a multiple of 8: each chunk's place in its row stays
+      const bool present = across ? i_left_ > 0 && k_left_ > j * stride : i_left_ > j * stride && k_left_ > 0;
+      copy_async(s_x + place_ + j * stride * Step::chunks * 8, g_x_ + (present ? at_ + j * hop_ : 0), present);
+    }
+    at_ += step_;
+    k_left_ -= WarpTile::depth;
+  }
+
+ private:
+  using Step = WarpTile::Step<across>;
+  static constexpr int stride = WarpTile::threads / Step::chunks;
+  const bf16* g_x_;
+  const int64_t hop_, step_;
+  int64_t at_;
+  int i_left_, k_left_, place_;
+};
 
 template <class C, bool transpose_a, bool transpose_b>
 __global__ __launch_bounds__(WarpTile::threads, 2) void pipelined_kernel(const bf16* g_a,  // [M,K] or [K,M]
@@ -41,10 +59,12 @@ __global__ __launch_bounds__(WarpTile::threads, 2) void pipelined_kernel(const b
   constexpr int64_t tile = WarpTile::tile, depth = WarpTile::depth;
   const TilePlace at = tile_place(int(blockIdx.x), int((M + tile - 1) / tile), int((N + tile - 1) / tile), band);
   const int64_t m0 = at.row * tile, n0 = at.column * tile, begin = blockIdx.y * piece, end = min(K, begin + piece);
+  Copies<transpose_a> a(g_a, m0, M, K, begin, end);
+  Copies<!transpose_b> b(g_b, n0, N, K, begin, end);
   auto fill = [&](int64_t k0, int slot) {
     if (k0 < end) {
-      begin_copy<transpose_a>(s_steps + slot * 2 * WarpTile::size, g_a, m0, k0, M, K, end);
-      begin_copy<!transpose_b>(s_steps + (slot * 2 + 1) * WarpTile::size, g_b, n0, k0, N, K, end);
+      a.begin_next(s_steps + slot * 2 * WarpTile::size);
+      b.begin_next(s_steps + (slot * 2 + 1) * WarpTile::size);
     }
     copy_async_commit();  // empty at the end, so that the count of groups stays right
   };

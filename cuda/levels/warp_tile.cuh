@@ -24,14 +24,13 @@ struct WarpTile {
   float r_c[4][8][4] = {};  // of a warp: 64 x 64 in pieces of 16 x 8
   const int lane = int(threadIdx.x) % 32, m = int(threadIdx.x) / 64 * 64, n = int(threadIdx.x) / 32 % 2 * 64;
 
-  // r_c += the step's products.
+  // r_c += the step's products. The next 16 of k come to registers while these are multiplied.
   template <bool across_a, bool across_b>
   __device__ void add(const bf16* s_a, const bf16* s_b) {
     const int row16 = lane % 16, chunk16 = lane / 16;                  // where the first 8x8 pieces follow along rows
     const int row8 = lane % 8 + lane / 16 * 8, chunk8 = lane / 8 % 2;  // where they follow along a row
-#pragma unroll
-    for (int k = 0; k < depth; k += 16) {
-      uint32_t r_a[4][4], r_b[4][4];
+    uint32_t r_a[2][4][4], r_b[2][4][4];
+    auto fetch = [&](int k, uint32_t(&r_a)[4][4], uint32_t(&r_b)[4][4]) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         if constexpr (across_a) ldmatrix_x4_trans(r_a[i], s_a + Step<true>::place(k + row8, (m + i * 16) / 8 + chunk8));
@@ -40,10 +39,16 @@ struct WarpTile {
           ldmatrix_x4_trans(r_b[i], s_b + Step<true>::place(k + row16, (n + i * 16) / 8 + chunk16));
         else ldmatrix_x4(r_b[i], s_b + Step<false>::place(n + i * 16 + row8, k / 8 + chunk8));
       }
+    };
+    fetch(0, r_a[0], r_b[0]);
+#pragma unroll
+    for (int k = 0; k < depth / 16; ++k) {
+      if (k + 1 < depth / 16) fetch((k + 1) * 16, r_a[(k + 1) % 2], r_b[(k + 1) % 2]);
 #pragma unroll
       for (int i = 0; i < 4; ++i)
 #pragma unroll
-        for (int j = 0; j < 8; ++j) mma_bf16(r_c[i][j], r_a[i], {r_b[j / 2][j % 2 * 2], r_b[j / 2][j % 2 * 2 + 1]});
+        for (int j = 0; j < 8; ++j)
+          mma_bf16(r_c[i][j], r_a[k % 2][i], {r_b[k % 2][j / 2][j % 2 * 2], r_b[k % 2][j / 2][j % 2 * 2 + 1]});
     }
   }
 

@@ -49,27 +49,28 @@ constexpr MatmulBy of_bf16[] = {MatmulBy::cublaslt, MatmulBy::wgmma, MatmulBy::p
 constexpr MatmulBy of_others[] = {MatmulBy::cublaslt, MatmulBy::register_tiles};
 
 MatmulBy choice(Device& device, const Product& p) {
-  if (p.operands == Dtype::bf16)
-    return *std::find_if(of_bf16, of_bf16 + 3, [&](MatmulBy by) { return takes(device, p, by); });
-  return *std::find_if(of_others, of_others + 1, [&](MatmulBy by) { return takes(device, p, by); });
+  // wgmma makes 256 rows at a time: half of them or more would be empty.
+  auto suits = [&](MatmulBy by) { return takes(device, p, by) && !(by == MatmulBy::wgmma && p.M <= 128); };
+  if (p.operands == Dtype::bf16) return *std::find_if(of_bf16, of_bf16 + 3, suits);
+  return *std::find_if(of_others, of_others + 1, suits);
 }
 
 // ---- pieces along K ----
 
-// How many: the number whose estimated time is least. Time is counted in steps of 64 along K of one tile.
+// How many: the number whose estimated time is least. Time is counted in steps of 64 along K of one tile, measured.
 int pieces(const Product& p, MatmulBy by) {
   struct Kernel {
-    int64_t m, n, at_once;  // its tile, and how many of them an H100 works on
+    int64_t m, n, added;  // its tile; elements of c that are written, read and added while it makes a step
   };
-  const Kernel k = by == MatmulBy::wgmma                                        ? Kernel{128, 256, 132}
-                   : by == MatmulBy::register_tiles && p.operands == Dtype::f64 ? Kernel{64, 64, 264}
-                                                                                : Kernel{128, 128, 264};
+  const Kernel k = by != MatmulBy::register_tiles ? Kernel{128, 128, 600'000}
+                   : p.operands == Dtype::f64     ? Kernel{64, 64, 1'500'000}
+                                                  : Kernel{128, 128, 5'000'000};
+  constexpr int64_t at_once = 264;                       // tiles, on an H100
+  constexpr int64_t shortest = 8, around = 4, most = 16;  // steps of a piece, and what it costs beside them; pieces
   const int64_t tiles = (p.M + k.m - 1) / k.m * ((p.N + k.n - 1) / k.n), steps = (p.K + 63) / 64;
-  constexpr int64_t shortest = 8, around = 6, most = 16;  // steps of a piece; what a tile costs beside its steps
-  const int64_t adding = p.M * p.N * k.at_once / (132 * 225'000);  // steps it takes to write, read and add a piece
   auto cost = [&](int64_t n) {
-    const int64_t rounds = (tiles * n + k.at_once - 1) / k.at_once;
-    return rounds * ((steps + n - 1) / n + around) + (n > 1 ? n * adding + around : 0);
+    const int64_t rounds = (tiles * n + at_once - 1) / at_once;
+    return rounds * ((steps + n - 1) / n + around) + (n > 1 ? n * p.M * p.N / k.added + around : 0);
   };
   int64_t best = 1;
   for (int64_t n = 2; n <= std::min(most, steps / shortest); ++n)
@@ -103,22 +104,16 @@ __global__ void add_pieces_kernel(const A* g_pieces,  // [pieces][numel]
 }
 
 void run_level(const Product& p, MatmulBy by) {
-  switch (by) {
-    case MatmulBy::naive:
-      return cuda::matmul_naive(p);
-    case MatmulBy::shared_tiles:
-      return cuda::matmul_shared_tiles(p);
-    case MatmulBy::register_tiles:
-      return cuda::matmul_register_tiles(p);
-    case MatmulBy::tensor_cores:
-      return cuda::matmul_tensor_cores(p);
-    case MatmulBy::pipelined:
-      return cuda::matmul_pipelined(p);
-    case MatmulBy::wgmma:
-      return cuda::matmul_wgmma(p);
-    default:
-      raise(std::string("matmul: no level is called ") + name(by));
-  }
+  if (by == MatmulBy::register_tiles) cuda::matmul_register_tiles(p);
+  else if (by == MatmulBy::tensor_cores) cuda::matmul_tensor_cores(p);
+  else cuda::matmul_pipelined(p);
+}
+
+void run_wgmma(Device& device, Product p) {
+  const int64_t bytes = cuda::matmul_wgmma_workspace(p);
+  const Tensor workspace = bytes ? Tensor(device, {bytes / 4}, Dtype::f32) : Tensor{};
+  p.workspace = workspace ? workspace.data<void>() : nullptr;
+  cuda::matmul_wgmma(p);
 }
 
 void run_in_pieces(Device& device, const Product& p, MatmulBy by, int pieces) {
@@ -172,9 +167,19 @@ void forward(const Matmul& m) {
   }
   if (!takes(m.device(), p, m.by)) raise(std::string("matmul: ") + name(m.by) + " does not take this product");
   const MatmulBy by = m.by == MatmulBy::rule ? choice(m.device(), p) : m.by;
-  if (by == MatmulBy::cublaslt) return cuda::blas_matmul(m.device(), p);
-  const int n = by == MatmulBy::naive || by == MatmulBy::shared_tiles ? 1 : pieces(p, by);
-  if (n > 1) run_in_pieces(m.device(), p, by, n);
+  switch (by) {
+    case MatmulBy::cublaslt:
+      return cuda::blas_matmul(m.device(), p);
+    case MatmulBy::wgmma:
+      return run_wgmma(m.device(), p);
+    case MatmulBy::naive:
+      return cuda::matmul_naive(p);
+    case MatmulBy::shared_tiles:
+      return cuda::matmul_shared_tiles(p);
+    default:
+      break;
+  }
+  if (const int n = pieces(p, by); n > 1) run_in_pieces(m.device(), p, by, n);
   else run_level(p, by);
 }
 
