@@ -100,7 +100,7 @@ void tiles_forward(const DplrScanForward& f) {
     const int64_t first = n * v.chunks * v.H, count = rows * v.chunks * v.H, state = channels * channels;
     const Tensor steps = room_for<ForwardStep>(device, count);
     auto* g_steps = static_cast<ForwardStep*>(steps.data<void>());
-    launch<PrepareShared>(dplr_scan_prepare_kernel<false>, count, prepare_threads, device, v, v.g_v, g_steps, strong.data<int>(), first);
+    launch<PrepareShared<false>>(dplr_scan_prepare_kernel<false>, count, prepare_threads, device, v, v.g_v, g_steps, strong.data<int>(), first);
     launch<Shared>(dplr_scan_walk_kernel<false>, rows * v.H, walk_threads, device, v, g_steps, strong.data<int>(), left_out.data<int>(),
                    f.in.initial ? f.in.initial.data<float>() : nullptr, f.y.data<bf16>(), f.states.data<bf16>() + first * state,
                    f.final.data<float>(), first);
@@ -122,7 +122,7 @@ void tiles_backward(const DplrScanBackward& g) {
     {
       const Tensor steps = room_for<Step>(device, count);
       auto* g_steps = static_cast<Step*>(steps.data<void>());
-      launch<PrepareShared>(dplr_scan_prepare_kernel<true>, count, prepare_threads, device, v, d_y, g_steps, strong.data<int>(), first);
+      launch<PrepareShared<true>>(dplr_scan_prepare_kernel<true>, count, prepare_threads, device, v, d_y, g_steps, strong.data<int>(), first);
       launch<Shared>(dplr_scan_walk_kernel<true>, rows * v.H, walk_threads, device, v, g_steps, strong.data<int>(), left_out.data<int>(),
                      g.d_final ? g.d_final.data<float>() : nullptr, nullptr, d_states.data<bf16>(),
                      g.d_initial ? g.d_initial.data<float>() : nullptr, first);

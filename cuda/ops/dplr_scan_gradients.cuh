@@ -1,5 +1,5 @@
 // dplr_scan on tensor cores, last step of the backward: the inputs' gradients, from the states at the chunk's two ends.
-// One block of 8 warps per chunk.
+// One block of 16 warps per chunk.
 //
 // In the middle's scale all is plain: with S~ before the chunk and Z~ after it
 //   M = U + W S~   X = (I - A_b)^-T (P_b^T dY + b^ Z~)   dV = P_k^T dY + k^ Z~ + A_k^T X
@@ -13,33 +13,35 @@
 
 namespace taper::kernels::dplr_tiles {
 
-constexpr int gradient_threads = 256;
+constexpr int gradient_threads = 512;
 
 struct GradientShared {
   Tile r, a, k, b, value, d_y, state, d_state;  // the last two transposed, [V,K]
   Tile P_k, P_b, A_k, A_b;                      // then their gradients
   Tile m, x;                                    // [V,tokens]
   Diagonal diagonal;
-  Decays decays;                          // `part`: then by 16 columns of V, the sum of S~ Z~
+  Decays<16> decays;                      // `part`: then, of 4 columns of V each, the sum of S~ Z~
   float exponents[tokens + 1][wide_row];  // e, from token -1 on
   float from_left[tokens][wide_row];      // r^ dr^ + the next token's a^ da^, of sources left of the block
   float to_right[tokens][wide_row];       // k^ dk^ + b^ db^, of what lies right of the block
   float passing[6][channels];             // into block I over block J < I: I (I-1) / 2 + J
   float leaving[blocks][channels];        // from block J to the state
-  alignas(16) float near[blocks][block][block][4];  // [I][i][j] d of the pairs inside a block: P_k P_b A_k A_b
+  alignas(16) float near[blocks][block][block + 1][4];  // [I][i][j] d of the pairs inside a block: P_k P_b A_k A_b
 };
 
-// Sums query times gradient over the block's 16 tokens: to[channels].
-__device__ inline void sum_over_tokens(float* to, const Tile& r, const Tile& a, const Sum (&d_r)[4], const Sum (&d_a)[4], int at) {
+using Half = Sum[2];  // 16 tokens, 32 channels
+
+// Sums query times gradient over the block's 16 tokens: to[channels], of them those from `from` on.
+__device__ inline void sum_over_tokens(float* to, const Tile& r, const Tile& a, const Half& d_r, const Half& d_a, int at, int from) {
   const int lane = int(threadIdx.x) % 32;
 #pragma unroll
-  for (int q = 0; q < 4; ++q)
+  for (int q = 0; q < 2; ++q)
 #pragma unroll
     for (int t = 0; t < 2; ++t) {
       float2 sum{0, 0};
 #pragma unroll
       for (int e = 0; e < 4; e += 2) {
-        const int i = at + row_of(e), p = q * block + column_of(t, 0);
+        const int i = at + row_of(e), p = from + q * block + column_of(t, 0);
         const float2 by_r = unpack(*reinterpret_cast<const uint32_t*>(&r.at[i][p]));
         const float2 by_a = unpack(*reinterpret_cast<const uint32_t*>(&a.at[i][p]));
         sum.x += by_r.x * d_r[q][t][e] + by_a.x * d_a[q][t][e];
@@ -50,27 +52,17 @@ __device__ inline void sum_over_tokens(float* to, const Tile& r, const Tile& a, 
         sum.x += __shfl_xor_sync(~0u, sum.x, apart);
         sum.y += __shfl_xor_sync(~0u, sum.y, apart);
       }
-      if (lane < 4) *reinterpret_cast<float2*>(to + q * block + column_of(t, 0)) = sum;
+      if (lane < 4) *reinterpret_cast<float2*>(to + from + q * block + column_of(t, 0)) = sum;
     }
 }
 
-// Clears the rows, or with `columns` the columns, for which keep(token) is false.
-template <bool columns, class Keep>
-__device__ void clear(Sum& sum, int at, Keep keep) {
-#pragma unroll
-  for (int t = 0; t < 2; ++t)
-#pragma unroll
-    for (int e = 0; e < 4; ++e)
-      if (!keep(at + (columns ? column_of(t, e) : row_of(e)))) sum[t][e] = 0;
-}
-
 // Writes a block of 16 tokens and 16 channels, each row times 2^(sign e).
-__device__ inline void write_scaled(bf16* g, const Chunk& c, int at, int q, const Sum& sum, const float (*exponents)[wide_row], float sign) {
+__device__ inline void write_scaled(bf16* g, const Chunk& c, int at, int from, const Sum& sum, const float (*exponents)[wide_row], float sign) {
 #pragma unroll
   for (int t = 0; t < 2; ++t)
 #pragma unroll
     for (int e = 0; e < 4; e += 2) {
-      const int i = at + row_of(e), p = q * block + column_of(t, 0);
+      const int i = at + row_of(e), p = from + column_of(t, 0);
       const float2 by = *reinterpret_cast<const float2*>(&exponents[i][p]);
       if (i < c.length)
         *reinterpret_cast<uint32_t*>(g + c.at + i * c.stride + p) =
@@ -78,10 +70,9 @@ __device__ inline void write_scaled(bf16* g, const Chunk& c, int at, int q, cons
     }
 }
 
-// M^T, 16 columns of V by one warp, into s.m.
-__device__ inline void find_m(GradientShared& s, const Chunk& c, int own) {
-  Sum sum[blocks] = {};
-  uint32_t left[4], f[4], m[blocks][4];
+// What M^T, of 16 columns of V, is to be solved from: the state through a^, and v.
+__device__ inline void right_side_of_m(Sum (&sum)[blocks], const GradientShared& s, const Chunk& c, int own) {
+  uint32_t left[4], f[4];
 #pragma unroll
   for (int q = 0; q < 4; ++q) {
     load_left(left, &s.state.at[own][q * block]);
@@ -103,68 +94,68 @@ __device__ inline void find_m(GradientShared& s, const Chunk& c, int own) {
       multiply(sum[I], left, f);
     }
   }
-  substitute(sum, m, s.A_b, s.diagonal);
-#pragma unroll
-  for (int I = 0; I < blocks; ++I) store(&s.m.at[own][I * block], m[I]);
 }
 
-// X^T, 16 columns of V by one warp, into s.x; and those columns of d_v.
-__device__ inline void find_x(GradientShared& s, const Chunk& c, int own, bf16* g_d_v) {
-  uint32_t x[blocks][4], d_y[blocks][4], d_state[4][4], f[4];
-  {
-    Sum sum[blocks] = {};
+// X^T likewise: the state's gradient through b^, and dY.
+__device__ inline void right_side_of_x(Sum (&sum)[blocks], const GradientShared& s, const Chunk& c, int own) {
+  uint32_t left[4], f[4];
 #pragma unroll
-    for (int q = 0; q < 4; ++q) {
-      load_left(d_state[q], &s.d_state.at[own][q * block]);
+  for (int q = 0; q < 4; ++q) {
+    load_left(left, &s.d_state.at[own][q * block]);
 #pragma unroll
-      for (int I = 0; I < blocks; ++I) {
-        load_right_turned(f, &s.b.at[I * block][q * block]);
-        multiply(sum[I], d_state[q], f);
-      }
+    for (int I = 0; I < blocks; ++I) {
+      load_right_turned(f, &s.b.at[I * block][q * block]);
+      multiply(sum[I], left, f);
     }
-    if (c.starts)
-#pragma unroll
-      for (int I = 0; I < blocks; ++I) clear<true>(sum[I], I * block, [&](int j) { return c.seen_after(j); });
-#pragma unroll
-    for (int J = 0; J < blocks; ++J) {
-      load_left_turned(d_y[J], &s.d_y.at[J * block][own]);
-#pragma unroll
-      for (int I = 0; I <= J; ++I) {
-        load_right(f, &s.P_b.at[J * block][I * block]);
-        multiply(sum[I], d_y[J], f);
-      }
-    }
-    substitute_back(sum, x, s.A_b, s.diagonal);
   }
+  if (c.starts)
 #pragma unroll
-  for (int I = 0; I < blocks; ++I) {
-    store(&s.x.at[own][I * block], x[I]);
-    Sum sum = {};
+    for (int I = 0; I < blocks; ++I) clear<true>(sum[I], I * block, [&](int j) { return c.seen_after(j); });
 #pragma unroll
-    for (int q = 0; q < 4; ++q) {
-      load_left(f, &s.k.at[I * block][q * block]);
-      multiply_turned(sum, f, d_state[q]);
-    }
-    if (c.starts) clear<false>(sum, I * block, [&](int j) { return c.seen_after(j); });
+  for (int J = 0; J < blocks; ++J) {
+    load_left_turned(left, &s.d_y.at[J * block][own]);
 #pragma unroll
-    for (int J = I; J < blocks; ++J) {
-      load_left_turned(f, &s.P_k.at[J * block][I * block]);
-      multiply_turned(sum, f, d_y[J]);
-      load_left_turned(f, &s.A_k.at[J * block][I * block]);
-      multiply_turned(sum, f, x[J]);
-    }
-    pack(f, sum);
-#pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      const int i = I * block + row_of(2 * (e % 2));
-      if (i < c.length) *reinterpret_cast<uint32_t*>(g_d_v + c.at + i * c.stride + own + column_of(e / 2, 0)) = f[e];
+    for (int I = 0; I <= J; ++I) {
+      load_right(f, &s.P_b.at[J * block][I * block]);
+      multiply(sum[I], left, f);
     }
   }
 }
 
-// d_r and d_a of the tokens of block I, by one warp.
-__device__ inline void to_queries(GradientShared& s, const Chunk& c, int I, bf16* g_d_r, bf16* g_d_a) {
-  Sum d_r[4] = {}, d_a[4] = {};
+// d_v of block I and 16 columns: the state's gradient through k^, and dY. What X gives comes with finish_d_v.
+__device__ inline void begin_d_v(Sum& sum, const GradientShared& s, const Chunk& c, int I, int own) {
+  uint32_t left[4], f[4];
+#pragma unroll
+  for (int q = 0; q < 4; ++q) {
+    load_left(left, &s.k.at[I * block][q * block]);
+    load_right_turned(f, &s.d_state.at[own][q * block]);
+    multiply(sum, left, f);
+  }
+  if (c.starts) clear<false>(sum, I * block, [&](int j) { return c.seen_after(j); });
+  for (int J = I; J < blocks; ++J) {
+    load_left_turned(left, &s.P_k.at[J * block][I * block]);
+    load_right(f, &s.d_y.at[J * block][own]);
+    multiply(sum, left, f);
+  }
+}
+__device__ inline void finish_d_v(Sum& sum, const GradientShared& s, const Chunk& c, int I, int own, bf16* g_d_v) {
+  uint32_t left[4], f[4];
+  for (int J = I; J < blocks; ++J) {
+    load_left_turned(left, &s.A_k.at[J * block][I * block]);
+    load_right_turned(f, &s.x.at[own][J * block]);
+    multiply(sum, left, f);
+  }
+  pack(f, sum);
+#pragma unroll
+  for (int e = 0; e < 4; ++e) {
+    const int i = I * block + row_of(2 * (e % 2));
+    if (i < c.length) *reinterpret_cast<uint32_t*>(g_d_v + c.at + i * c.stride + own + column_of(e / 2, 0)) = f[e];
+  }
+}
+
+// d_r and d_a of the tokens of block I in 32 channels, by one warp.
+__device__ inline void to_queries(GradientShared& s, const Chunk& c, int I, int from, bf16* g_d_r, bf16* g_d_a) {
+  Half d_r = {}, d_a = {};
   const int at = I * block;
   uint32_t r[4], a[4], f[4];
 #pragma unroll
@@ -172,15 +163,15 @@ __device__ inline void to_queries(GradientShared& s, const Chunk& c, int I, bf16
     load_left(r, &s.d_y.at[at][p * block]);
     load_left_turned(a, &s.x.at[p * block][at]);
 #pragma unroll
-    for (int q = 0; q < 4; ++q) {
-      load_right(f, &s.state.at[p * block][q * block]);
+    for (int q = 0; q < 2; ++q) {
+      load_right(f, &s.state.at[p * block][from + q * block]);
       multiply(d_r[q], r, f);
       multiply(d_a[q], a, f);
     }
   }
   if (c.starts)
 #pragma unroll
-    for (int q = 0; q < 4; ++q) {
+    for (int q = 0; q < 2; ++q) {
       clear<false>(d_r[q], at, [&](int i) { return c.sees_before(i); });
       clear<false>(d_a[q], at, [&](int i) { return c.sees_before(i); });
     }
@@ -189,8 +180,8 @@ __device__ inline void to_queries(GradientShared& s, const Chunk& c, int I, bf16
       load_left(r, &d_r_pairs.at[at][J * block]);
       load_left(a, &d_a_pairs.at[at][J * block]);
 #pragma unroll
-      for (int q = 0; q < 4; ++q) {
-        load_right(f, &key.at[J * block][q * block]);
+      for (int q = 0; q < 2; ++q) {
+        load_right(f, &key.at[J * block][from + q * block]);
         multiply(d_r[q], r, f);
         multiply(d_a[q], a, f);
       }
@@ -199,16 +190,16 @@ __device__ inline void to_queries(GradientShared& s, const Chunk& c, int I, bf16
     both(s.P_b, s.A_b, s.b);
   };
   for (int J = 0; J < I; ++J) {
-    sum_over_tokens(s.passing[I * (I - 1) / 2 + J], s.r, s.a, d_r, d_a, at);
+    sum_over_tokens(s.passing[I * (I - 1) / 2 + J], s.r, s.a, d_r, d_a, at, from);
     add(J);
   }
   const auto each = [&](auto f) {
 #pragma unroll
-    for (int q = 0; q < 4; ++q)
+    for (int q = 0; q < 2; ++q)
 #pragma unroll
       for (int t = 0; t < 2; ++t)
 #pragma unroll
-        for (int e = 0; e < 4; e += 2) f(q, t, e, row_of(e), q * block + column_of(t, 0));
+        for (int e = 0; e < 4; e += 2) f(q, t, e, row_of(e), from + q * block + column_of(t, 0));
   };
   each([&](int q, int t, int e, int i, int p) {
     const float2 by = unpack(*reinterpret_cast<const uint32_t*>(&s.r.at[at + i][p]));
@@ -223,15 +214,15 @@ __device__ inline void to_queries(GradientShared& s, const Chunk& c, int I, bf16
   });
   add(I);
 #pragma unroll
-  for (int q = 0; q < 4; ++q) {
-    write_scaled(g_d_r, c, at, q, d_r[q], s.exponents + 1, 1);
-    write_scaled(g_d_a, c, at, q, d_a[q], s.exponents, 1);
+  for (int q = 0; q < 2; ++q) {
+    write_scaled(g_d_r, c, at, from + q * block, d_r[q], s.exponents + 1, 1);
+    write_scaled(g_d_a, c, at, from + q * block, d_a[q], s.exponents, 1);
   }
 }
 
-// d_k and d_b of the tokens of block J, by one warp.
-__device__ inline void to_keys(GradientShared& s, const Chunk& c, int J, bf16* g_d_k, bf16* g_d_b) {
-  Sum d_k[4] = {}, d_b[4] = {};
+// d_k and d_b of the tokens of block J in 32 channels, by one warp.
+__device__ inline void to_keys(GradientShared& s, const Chunk& c, int J, int from, bf16* g_d_k, bf16* g_d_b) {
+  Half d_k = {}, d_b = {};
   const int at = J * block;
   uint32_t k[4], b[4], f[4];
 #pragma unroll
@@ -239,26 +230,26 @@ __device__ inline void to_keys(GradientShared& s, const Chunk& c, int J, bf16* g
     load_left(k, &s.value.at[at][p * block]);
     load_left_turned(b, &s.m.at[p * block][at]);
 #pragma unroll
-    for (int q = 0; q < 4; ++q) {
-      load_right(f, &s.d_state.at[p * block][q * block]);
+    for (int q = 0; q < 2; ++q) {
+      load_right(f, &s.d_state.at[p * block][from + q * block]);
       multiply(d_k[q], k, f);
       multiply(d_b[q], b, f);
     }
   }
   if (c.starts)
 #pragma unroll
-    for (int q = 0; q < 4; ++q) {
+    for (int q = 0; q < 2; ++q) {
       clear<false>(d_k[q], at, [&](int j) { return c.seen_after(j); });
       clear<false>(d_b[q], at, [&](int j) { return c.seen_after(j); });
     }
-  sum_over_tokens(s.leaving[J], s.k, s.b, d_k, d_b, at);
+  sum_over_tokens(s.leaving[J], s.k, s.b, d_k, d_b, at, from);
   const auto add = [&](int I) {
     const auto both = [&](const Tile& d_k_pairs, const Tile& d_b_pairs, const Tile& query) {
       load_left_turned(k, &d_k_pairs.at[I * block][at]);
       load_left_turned(b, &d_b_pairs.at[I * block][at]);
 #pragma unroll
-      for (int q = 0; q < 4; ++q) {
-        load_right(f, &query.at[I * block][q * block]);
+      for (int q = 0; q < 2; ++q) {
+        load_right(f, &query.at[I * block][from + q * block]);
         multiply(d_k[q], k, f);
         multiply(d_b[q], b, f);
       }
@@ -268,12 +259,12 @@ __device__ inline void to_keys(GradientShared& s, const Chunk& c, int J, bf16* g
   };
   for (int I = blocks - 1; I > J; --I) add(I);
 #pragma unroll
-  for (int q = 0; q < 4; ++q)
+  for (int q = 0; q < 2; ++q)
 #pragma unroll
     for (int t = 0; t < 2; ++t)
 #pragma unroll
       for (int e = 0; e < 4; e += 2) {
-        const int i = at + row_of(e), p = q * block + column_of(t, 0);
+        const int i = at + row_of(e), p = from + q * block + column_of(t, 0);
         const float2 by_k = unpack(*reinterpret_cast<const uint32_t*>(&s.k.at[i][p]));
         const float2 by_b = unpack(*reinterpret_cast<const uint32_t*>(&s.b.at[i][p]));
         *reinterpret_cast<float2*>(&s.to_right[i][p]) = {by_k.x * d_k[q][t][e] + by_b.x * d_b[q][t][e],
@@ -281,29 +272,24 @@ __device__ inline void to_keys(GradientShared& s, const Chunk& c, int J, bf16* g
       }
   add(J);
 #pragma unroll
-  for (int q = 0; q < 4; ++q) {
-    write_scaled(g_d_k, c, at, q, d_k[q], s.exponents + 1, -1);
-    write_scaled(g_d_b, c, at, q, d_b[q], s.exponents + 1, -1);
+  for (int q = 0; q < 2; ++q) {
+    write_scaled(g_d_k, c, at, from + q * block, d_k[q], s.exponents + 1, -1);
+    write_scaled(g_d_b, c, at, from + q * block, d_b[q], s.exponents + 1, -1);
   }
 }
 
-// d_log_w of the tokens of block I in channel p, by one thread.
-__device__ inline void to_decays(const GradientShared& s, const Chunk& c, int I, int p, float* g_d_log_w) {
+// What the pairs inside block I give to d_log_w in channel p, those of the queries i from `first` to `last`.
+template <int first, int last>
+__device__ void near_to_decays(float (&d_w)[block], const GradientShared& s, int I, int p) {
   const int at = I * block;
-  float over = 0, key_k[block], key_b[block], d_w[block];
-  if (c.starts == 0)
+  float key_k[last], key_b[last];
 #pragma unroll
-    for (int w = 0; w < 4; ++w) over += s.decays.part[w][p];
-  for (int J = 0; J < I; ++J) over += s.leaving[J][p];
-  for (int J = I + 1; J < blocks; ++J) over += s.passing[J * (J - 1) / 2 + I][p];
-#pragma unroll
-  for (int j = 0; j < block; ++j) {
+  for (int j = 0; j < last; ++j) {
     key_k[j] = float(s.k.at[at + j][p]);
     key_b[j] = float(s.b.at[at + j][p]);
-    d_w[j] = over;
   }
 #pragma unroll
-  for (int i = 1; i < block; ++i) {  // r_i and a_{i+1}, which see the same decays
+  for (int i = first; i <= last; ++i) {  // r_i and a_{i+1}, which see the same decays
     const float r = float(s.r.at[at + i][p]), a = i + 1 < block ? float(s.a.at[at + i + 1][p]) : 0.0f;
     float sum_r = 0, sum_a = 0;
 #pragma unroll
@@ -317,13 +303,35 @@ __device__ inline void to_decays(const GradientShared& s, const Chunk& c, int I,
       d_w[j + 1] += r * sum_r + a * sum_a;
     }
   }
-  float sum = 0;
+}
+
+// d_log_w of the tokens of block I in channel p, by two threads; `late` has the pairs of the last four tokens.
+__device__ inline void to_decays(GradientShared& s, const Chunk& c, int I, int p, bool late, float* g_d_log_w) {
+  const int at = I * block;
+  float(*s_late)[wide_row] = reinterpret_cast<float(*)[wide_row]>(&s.m);  // [tokens], over m and x
+  static_assert(2 * sizeof(Tile) == tokens * wide_row * sizeof(float));
+  float d_w[block] = {};
+  if (late) {
+    near_to_decays<12, block - 1>(d_w, s, I, p);
+#pragma unroll
+    for (int i = 0; i < block; ++i) s_late[at + i][p] = d_w[i];
+  } else {
+    near_to_decays<1, 11>(d_w, s, I, p);
+  }
+  __syncthreads();
+  if (late) return;
+  float over = 0;  // what passes over the block
+  if (c.starts == 0)
+#pragma unroll
+    for (int w = 0; w < 8; ++w) over += s.decays.part[w][p];
+  for (int J = 0; J < I; ++J) over += s.leaving[J][p];
+  for (int J = I + 1; J < blocks; ++J) over += s.passing[J * (J - 1) / 2 + I][p];
 #pragma unroll
   for (int i = 0; i < block; ++i) {
-    d_w[i] += sum;
-    sum += s.to_right[at + i][p];
+    d_w[i] += over + s_late[at + i][p];
+    over += s.to_right[at + i][p];
   }
-  sum = 0;
+  float sum = 0;
 #pragma unroll
   for (int i = block - 1; i >= 0; --i) {
     sum += s.from_left[at + i][p];
@@ -331,12 +339,22 @@ __device__ inline void to_decays(const GradientShared& s, const Chunk& c, int I,
   }
 }
 
+// Three or two blocks of a triangular matrix, a quarter of it: f(I, J).
+template <class F>
+__device__ void each_of_quarter(int quarter, F f) {
+#pragma unroll
+  for (int n = 0; n < 3; ++n)
+    if (quarter + 4 * n < triangle) f(row_in_triangle(quarter + 4 * n), column_in_triangle(quarter + 4 * n));
+}
+
 __global__ void __launch_bounds__(gradient_threads, 1)
-    dplr_scan_gradient_kernel(View v, const bf16* g_d_y,              // [B,T,H,64] or null
-                              const bf16* g_states, const bf16* g_d_states,  // [B,chunks,H,64,64] S~; Z~ from `first` on
-                              const int* g_left_out,                  // [B,H]
-                              bf16* g_d_r, bf16* g_d_k, bf16* g_d_v, bf16* g_d_a, bf16* g_d_b, float* g_d_log_w,
-                              int64_t first) {
+    dplr_scan_gradient_kernel(View v, const bf16* g_d_y,      // [B,T,H,64] or null
+                              const bf16* g_states,           // [B,chunks,H,64,64] S~
+                              const bf16* g_d_states,         // [chunks of this launch,64,64] Z~
+                              const int* g_left_out,          // [B,H]
+                              bf16* g_d_r, bf16* g_d_k, bf16* g_d_v, bf16* g_d_a, bf16* g_d_b,  // as r k v a b
+                              float* g_d_log_w,               // as log_w
+                              int64_t first) {                // the chunk of block 0
   extern __shared__ __align__(16) unsigned char s_memory[];
   GradientShared& s = *reinterpret_cast<GradientShared*>(s_memory);
   const Chunk c(v, first + blockIdx.x);
@@ -348,71 +366,91 @@ __global__ void __launch_bounds__(gradient_threads, 1)
   copy_tile<gradient_threads>(s.state, g_states + c.slot * channels * channels, channels, channels);
   copy_tile<gradient_threads>(s.d_state, g_d_states + int64_t(blockIdx.x) * channels * channels, channels, channels);
   cuda::copy_async_commit();
-  scale_operands<8>(v, c, s.decays, s.r, s.a, &s.k, s.b, s.exponents[0]);
+  scale_operands<16>(v, c, s.decays, s.r, s.a, &s.k, s.b, s.exponents[0]);
   cuda::copy_async_wait<0>();
   __syncthreads();
 
-  // A kind of pairs has two warps, each half of the blocks.
+  // The pairs; a kind has four warps.
   const bool of_a = warp / 2 % 2, with_b = warp % 2;
-  const unsigned half = warp < 4 ? 9u : 6u;
   Tile& pairs = of_a ? (with_b ? s.A_b : s.A_k) : with_b ? s.P_b : s.P_k;
-  {
-    const Tile &query = of_a ? s.a : s.r, &key = with_b ? s.b : s.k;
-    lower_blocks(
-        half, [&](uint32_t (&f)[4], int I, int k) { load_left(f, &query.at[I * block][k * block]); },
-        [&](uint32_t (&f)[4], int J, int k) { load_right_turned(f, &key.at[J * block][k * block]); },
-        [&](int I, int J, Sum& sum) {
-          mask(sum, c, I, J, of_a);
-          if (of_a && with_b && I == J) keep_diagonal(s.diagonal, I, sum);
-          uint32_t f[4];
-          pack(f, sum);
-          store(&pairs.at[I * block][J * block], f);
-        });
-  }
-  __syncthreads();
-  if (warp < 4) {
-    invert(s.diagonal, warp);
-  } else {
-    float2 sum{0, 0};
-    for (int p = (warp - 4) * block; p < (warp - 3) * block; ++p) {
-      const float2 x = unpack(*reinterpret_cast<const uint32_t*>(&s.state.at[p][2 * lane]));
-      const float2 z = unpack(*reinterpret_cast<const uint32_t*>(&s.d_state.at[p][2 * lane]));
-      sum.x += x.x * z.x;
-      sum.y += x.y * z.y;
-    }
-    *reinterpret_cast<float2*>(&s.decays.part[warp - 4][2 * lane]) = sum;
-  }
-  __syncthreads();
-  if (warp < 4) find_m(s, c, warp * block);
-  else find_x(s, c, (warp - 4) * block, g_d_v);
+  each_of_quarter(warp / 4, [&](int I, int J) {
+    Sum sum = {};
+    pair_block(
+        sum, [&](uint32_t (&f)[4], int q) { load_left(f, &(of_a ? s.a : s.r).at[I * block][q * block]); },
+        [&](uint32_t (&f)[4], int q) { load_right_turned(f, &(with_b ? s.b : s.k).at[J * block][q * block]); });
+    mask(sum, c, I, J, of_a);
+    if (of_a && with_b && I == J) keep_diagonal(s.diagonal, I, sum);
+    uint32_t f[4];
+    pack(f, sum);
+    store(&pairs.at[I * block][J * block], f);
+  });
   __syncthreads();
 
-  lower_blocks(
-      half,
-      [&](uint32_t (&f)[4], int I, int k) {
-        if (of_a) load_left_turned(f, &s.x.at[k * block][I * block]);
-        else load_left(f, &s.d_y.at[I * block][k * block]);
-      },
-      [&](uint32_t (&f)[4], int J, int k) {
-        if (with_b) load_right(f, &s.m.at[k * block][J * block]);
-        else load_right_turned(f, &s.value.at[J * block][k * block]);
-      },
-      [&](int I, int J, Sum& sum) {
-        mask(sum, c, I, J, of_a);
-        if (I == J)
+  // M and X, four warps each; meanwhile what they need, and d_v without X.
+  const int own = warp % 4 * block, I_of[2] = {warp / 4 % 2, 3 - warp / 4 % 2};
+  {
+    Sum sum[1][blocks] = {}, d_v[2] = {};
+    uint32_t x[1][blocks][4];
+    if (warp < 4) invert(s.diagonal, warp);
+    else if (warp >= 12) right_side_of_x(sum[0], s, c, own);
+    else if (warp >= 8) right_side_of_m(sum[0], s, c, own);
+    if (warp < 8) {
+      float2 r_sum{0, 0};
+      for (int p = warp * 8; p < warp * 8 + 8; ++p) {
+        const float2 before = unpack(*reinterpret_cast<const uint32_t*>(&s.state.at[p][2 * lane]));
+        const float2 after = unpack(*reinterpret_cast<const uint32_t*>(&s.d_state.at[p][2 * lane]));
+        r_sum.x += before.x * after.x;
+        r_sum.y += before.y * after.y;
+      }
+      *reinterpret_cast<float2*>(&s.decays.part[warp][2 * lane]) = r_sum;
+    }
+    __syncthreads();
+    if (warp < 8) {
 #pragma unroll
-          for (int t = 0; t < 2; ++t)
+      for (int u = 0; u < 2; ++u) begin_d_v(d_v[u], s, c, I_of[u], own);
+    } else if (warp < 12) {
+      substitute(sum, x, s.A_b, s.diagonal);
 #pragma unroll
-            for (int e = 0; e < 4; ++e) s.near[I][row_of(e)][column_of(t, e)][2 * of_a + with_b] = sum[t][e];
-        uint32_t f[4];
-        pack(f, sum);
-        store(&pairs.at[I * block][J * block], f);
-      });
+      for (int I = 0; I < blocks; ++I) store(&s.m.at[own][I * block], x[0][I]);
+    } else {
+      substitute_back(sum[0], x[0], s.A_b, s.diagonal);
+#pragma unroll
+      for (int I = 0; I < blocks; ++I) store(&s.x.at[own][I * block], x[0][I]);
+    }
+    __syncthreads();
+    if (warp < 8)
+#pragma unroll
+      for (int u = 0; u < 2; ++u) finish_d_v(d_v[u], s, c, I_of[u], own, g_d_v);
+  }
   __syncthreads();
-  if (warp < 4) to_queries(s, c, warp, g_d_r, g_d_a);
-  else to_keys(s, c, warp - 4, g_d_k, g_d_b);
+
+  each_of_quarter(warp / 4, [&](int I, int J) {
+    Sum sum = {};
+    pair_block(
+        sum,
+        [&](uint32_t (&f)[4], int p) {
+          if (of_a) load_left_turned(f, &s.x.at[p * block][I * block]);
+          else load_left(f, &s.d_y.at[I * block][p * block]);
+        },
+        [&](uint32_t (&f)[4], int p) {
+          if (with_b) load_right(f, &s.m.at[p * block][J * block]);
+          else load_right_turned(f, &s.value.at[J * block][p * block]);
+        });
+    mask(sum, c, I, J, of_a);
+    if (I == J)
+#pragma unroll
+      for (int t = 0; t < 2; ++t)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) s.near[I][row_of(e)][column_of(t, e)][2 * of_a + with_b] = sum[t][e];
+    uint32_t f[4];
+    pack(f, sum);
+    store(&pairs.at[I * block][J * block], f);
+  });
   __syncthreads();
-  to_decays(s, c, warp / 2, warp % 2 * 32 + lane, g_d_log_w);
+  if (warp < 8) to_queries(s, c, warp % 4, warp / 4 * 32, g_d_r, g_d_a);
+  else to_keys(s, c, warp % 4, warp / 4 % 2 * 32, g_d_k, g_d_b);
+  __syncthreads();
+  to_decays(s, c, warp / 2 % 4, warp % 2 * 32 + lane, warp >= 8, g_d_log_w);
 }
 
 }  // namespace taper::kernels::dplr_tiles

@@ -143,16 +143,18 @@ __device__ void copy_tile(Tile& s, const bf16* g, int64_t stride, int length) {
   }
 }
 
+template <int warps>
 struct Decays {
-  float part[8][channels];   // sums over a warp's tokens
-  float scale[2][channels];  // 2^c, 2^d
+  float part[warps][channels];  // sums over a warp's tokens
+  float scale[2][channels];     // 2^c, 2^d
 };
 
 // r^ a^ k^ b^ in tiles; k^ is left out where `k` is null. False where a half decays below 2^lowest: then the tiles mean
 // nothing. A warp takes its share of the tokens, a lane two channels. `exponents` [65][wide_row], if given, gets e_i in
 // row i + 1. No barrier at the end.
 template <int warps>
-__device__ bool scale_operands(const View& v, const Chunk& c, Decays& s, Tile& r, Tile& a, Tile* k, Tile& b, float* exponents = nullptr) {
+__device__ bool scale_operands(const View& v, const Chunk& c, Decays<warps>& s, Tile& r, Tile& a, Tile* k, Tile& b,
+                               float* exponents = nullptr) {
   constexpr int share = tokens / warps;
   const int lane = int(threadIdx.x) % 32, first = int(threadIdx.x) / 32 * share, q = 2 * lane;
   float2 r_w[share], sum{0, 0};
@@ -217,30 +219,36 @@ __device__ bool scale_operands(const View& v, const Chunk& c, Decays& s, Tile& r
   return true;
 }
 
-// Blocks (I,J), J <= I, of left right^T over 64 columns, those J whose bit is set in `which`. left(f, I, k) and
-// right(f, J, k) load 16 columns from 16 k on; done(I, J, sum).
-template <class Left, class Right, class Done>
-__device__ void lower_blocks(unsigned which, Left left, Right right, Done done) {
-  for (int J = 0; J < blocks; ++J) {
-    if (!(which >> J & 1)) continue;
-    uint32_t b[4][4];
+// The blocks of a triangular matrix, column by column.
+constexpr int triangle = 10;
+__device__ constexpr int row_in_triangle(int n) { return int(0x3323213210 >> 4 * n & 15); }
+__device__ constexpr int column_in_triangle(int n) { return int(0x3221110000 >> 4 * n & 15); }
+
+// A block of left right^T over 64 columns: left(f, k) and right(f, k) load 16 of them from 16 k on.
+template <class Left, class Right>
+__device__ void pair_block(Sum& sum, Left left, Right right) {
 #pragma unroll
-    for (int k = 0; k < 4; ++k) right(b[k], J, k);
-    for (int I = J; I < blocks; ++I) {
-      Sum sum = {};
-#pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        uint32_t a[4];
-        left(a, I, k);
-        multiply(sum, a, b[k]);
-      }
-      done(I, J, sum);
-    }
+  for (int k = 0; k < 4; ++k) {
+    uint32_t a[4], b[4];
+    left(a, k);
+    right(b, k);
+    multiply(sum, a, b);
   }
+}
+
+// Clears the rows, or with `columns` the columns, for which keep(token) is false.
+template <bool columns, class Keep>
+__device__ void clear(Sum& sum, int at, Keep keep) {
+#pragma unroll
+  for (int t = 0; t < 2; ++t)
+#pragma unroll
+    for (int e = 0; e < 4; ++e)
+      if (!keep(at + (columns ? column_of(t, e) : row_of(e)))) sum[t][e] = 0;
 }
 
 // Keeps what token row i may take from token column j: j <= i, or j < i where `before`, in the same document.
 __device__ inline void mask(Sum& sum, const Chunk& c, int I, int J, bool before) {
+  if (I > J && c.starts == 0) return;
 #pragma unroll
   for (int t = 0; t < 2; ++t)
 #pragma unroll
@@ -278,20 +286,25 @@ __device__ inline void invert(Diagonal& s, int I) {
     for (int i = 0; i < block; ++i) s.inverse[I][i][own] = bf16(i == own ? 0.0f : x[i]);
 }
 
-// X from (I - A) X = sum, both transposed: 16 columns of X are rows here. x: the blocks of X^T as left factors.
-__device__ inline void substitute(Sum (&sum)[blocks], uint32_t (&x)[blocks][4], const Tile& A, const Diagonal& s) {
+// X from (I - A) X = sum, both transposed: 16 columns of X are rows here; n systems at once. x: X^T as left factors.
+template <int n>
+__device__ void substitute(Sum (&sum)[n][blocks], uint32_t (&x)[n][blocks][4], const Tile& A, const Diagonal& s) {
 #pragma unroll
   for (int I = 0; I < blocks; ++I) {
     uint32_t f[4];
 #pragma unroll
     for (int J = 0; J < I; ++J) {
       load_right_turned(f, &A.at[I * block][J * block]);
-      multiply(sum[I], x[J], f);
+#pragma unroll
+      for (int u = 0; u < n; ++u) multiply(sum[u][I], x[u][J], f);
     }
-    pack(x[I], sum[I]);
     load_right_turned<inverse_row>(f, &s.inverse[I][0][0]);
-    multiply(sum[I], x[I], f);
-    pack(x[I], sum[I]);
+#pragma unroll
+    for (int u = 0; u < n; ++u) {
+      pack(x[u][I], sum[u][I]);
+      multiply(sum[u][I], x[u][I], f);
+      pack(x[u][I], sum[u][I]);
+    }
   }
 }
 // The same with (I - A)^T: from the last block to the first.

@@ -47,10 +47,10 @@ __global__ void __launch_bounds__(walk_threads, 1)
       for (int e = thread; e < tokens * 8; e += walk_threads) {
         cuda::copy_async(&to.w.at[e / 8][e % 8 * 8], &from.w[e / 8][e % 8 * 8]);
         cuda::copy_async(&to.b.at[e / 8][e % 8 * 8], &from.b[e / 8][e % 8 * 8]);
-        cuda::copy_async(&to.n[0][0][e], &from.n[0][0][e]);
+        cuda::copy_async(&to.n[0][0][0] + e, &from.n[0][0][0] + e);
         if constexpr (!backward) {
-          cuda::copy_async(&to.r[0][0][e], &from.r[0][0][e]);
-          cuda::copy_async(&to.y[0][0][e], &from.y[0][0][e]);
+          cuda::copy_async(&to.r[0][0][0] + e, &from.r[0][0][0] + e);
+          cuda::copy_async(&to.y[0][0][0] + e, &from.y[0][0][0] + e);
         }
       }
       if (thread < 33) cuda::copy_async(&to.scale[0][0] + thread * 4, &from.scale[0][0] + thread * 4);  // and `keeps`
