@@ -114,7 +114,7 @@ __device__ inline void pack_rows(const float (&d)[4][4], uint4& upper, uint4& lo
 
 // The pair of blocks I > J of the triangle, or I = J, by number; and the way between two of the six places of a chunk: 0 its
 // begin, 1 .. 4 the references of its blocks, 5 its end.
-constexpr int pair_count = 10, way_count = 15;
+constexpr int pair_count = 10, way_count = 15, places = 5;  // places: that a way leads to
 __host__ __device__ constexpr int pair_number(int I, int J) { return I * (I + 1) / 2 + J; }
 __host__ __device__ constexpr int way(int from, int to) { return to * (to - 1) / 2 + from; }
 
@@ -128,26 +128,28 @@ struct Operands {
 };
 
 // Loads a chunk's q, k and log_a and makes their operands; true if the references are the blocks' middles. The caller
-// synchronises before reading. A thread has the 16 tokens of a block for two channels.
-template <int keys>
+// synchronises before reading. A thread has the 16 tokens of a block for two channels. meanwhile() runs while they arrive.
+template <int keys, class F>
 __device__ bool load_operands(Operands<keys>& s, const Chunk& c, const bf16* g_q, const bf16* g_k, const float* g_log_a,
-                              const Window& z) {
+                              const Window& z, F meanwhile) {
   constexpr int pairs = keys / 2, tasks = pairs * blocks, rounds = (tasks + threads - 1) / threads;
   float2 r_log_a[rounds][rows];
   uint32_t r_q[rounds][rows], r_k[rounds][rows];
+  const int stride = int(z.H * z.K);
+  g_q += c.first * z.K, g_k += c.first * z.K, g_log_a += c.first * z.K;
 #pragma unroll
   for (int round = 0; round < rounds; ++round) {
     const int task = round * threads + int(threadIdx.x), n = task % pairs * 2, block = task / pairs;
 #pragma unroll
     for (int i = 0; i < rows; ++i) {
-      const int t = block * rows + i;
+      const int t = block * rows + i, at = t * stride + n;
       const bool inside = task < tasks && t < c.length && n < z.K;
-      const int64_t at = (c.first + t * z.H) * z.K + n;
       r_log_a[round][i] = inside ? floats_at(g_log_a + at) : float2{0, 0};
       r_q[round][i] = inside ? pair_at(g_q + at) : 0;
       r_k[round][i] = inside ? pair_at(g_k + at) : 0;
     }
   }
+  meanwhile();
   if (threadIdx.x < tokens) s.sees_from[threadIdx.x] = c.sees_from(z, int(threadIdx.x));
   if (z.packing.start) {
     __syncthreads();
@@ -216,16 +218,15 @@ __device__ bool load_operands(Operands<keys>& s, const Chunk& c, const bf16* g_q
       }
     }
   }
-  for (int e = int(threadIdx.x); e < way_count * keys; e += threads) {
-    const int n = e % keys;
-    int to = 1;
-    while (way(0, to + 1) <= e / keys) ++to;
-    const int from = e / keys - way(0, to);
-    float sum = 0;
-    if (middle && from > 0) sum += s.after[from - 1][n];
-    for (int block = from + 1; block < to; ++block) sum += s.total[block - 1][n];
-    if (middle && to <= blocks) sum += s.before[to - 1][n];
-    s.between[e / keys][n] = math::exp(sum);
+  // A thread makes the ways to one place, from the nearest on: each adds a block to the sum before it.
+  for (int e = int(threadIdx.x); e < places * keys; e += threads) {
+    const int n = e % keys, to = e / keys + 1;
+    float sum = middle && to <= blocks ? s.before[to - 1][n] : 0.0f;
+    for (int from = to - 1; from >= 0; --from) {
+      const float start = middle && from > 0 ? s.after[from - 1][n] : 0.0f;
+      s.between[way(from, to)][n] = math::exp(start + sum);
+      if (from > 0) sum += s.total[from - 1][n];
+    }
   }
   return middle;
 }
@@ -303,13 +304,20 @@ __device__ void make_pairs(Operands<keys>& s, bool middle, const Chunk& c, const
   if (!middle) pairs_inside(s, c, g_q, g_k, g_log_a, z);
 }
 
-// Asks for rows [0,count) x [left, left + columns) of a matrix with `stride` between rows and `width` columns, zeros outside.
-__device__ inline void copy_columns(bf16* s_to, int count_padded, const bf16* g_from, int64_t stride, int count, int64_t left,
-                                    int64_t width) {
-  for (int e = int(threadIdx.x); e < count_padded * (columns / 8); e += int(blockDim.x)) {
-    const int row = e / (columns / 8), column = e % (columns / 8) * 8;
-    const bool present = row < count && left + column < width;
-    cuda::copy_async(s_to + row * (columns + pad) + column, present ? g_from + row * stride + left + column : g_from, present);
+// Asks for rows [0,count) x [left, left + columns) of a matrix with `stride` between rows and `width` columns, zeros outside,
+// up to `padded` rows. For a block of `threads`.
+template <int padded, int threads>
+__device__ void copy_columns(bf16* s_to, const bf16* g_from, int64_t stride, int count, int64_t left, int64_t width) {
+  constexpr int vectors = columns / 8, step = threads / vectors;  // rows at once
+  const int first = int(threadIdx.x) / vectors, column = int(threadIdx.x) % vectors * 8;
+  if (left + column >= width) count = 0;
+  const bf16* from = g_from + first * stride + left + column;
+#pragma unroll
+  for (int row = 0; row < padded; row += step) {
+    if (padded % step && row + first >= padded) break;
+    const bool present = row + first < count;
+    cuda::copy_async(s_to + (row + first) * (columns + pad) + column, present ? from : g_from, present);
+    from += step * stride;
   }
 }
 

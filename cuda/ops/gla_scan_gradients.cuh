@@ -78,12 +78,24 @@ __device__ inline void store_sums(const float (&d)[2][4], float* s_to, int pitch
   }
 }
 
+// A block's log_a of one channel, 0 at a document start and behind the last token. The pointers begin at the chunk.
+template <int keys>
+__device__ void load_log_a(float (&r)[rows], const Operands<keys>& o, const Chunk& c, const float* g_log_a, int stride, int block,
+                           int n) {
+#pragma unroll
+  for (int i = 0; i < rows; ++i) {
+    const int t = block * rows + i;
+    r[i] = t < c.length && o.sees_from[t] != t ? g_log_a[t * stride + n] : 0.0f;
+  }
+}
+
 // The gradients of one channel of one block whose reference is the middle. Of d_log_a, r_d_log_a has all but the pairs
 // inside: with R_it = sum_{j<t} dA_ij k^_j these are sum_{i>=t} q^_i R_it.
 template <int keys>
-__device__ void finish_middle(GradientShared<keys>& s, const Chunk& c, const float (&r_log_a)[rows], const float (&r_q)[rows],
+__device__ void finish_middle(GradientShared<keys>& s, const Chunk& c, const float* g_log_a, const float (&r_q)[rows],
                               const float (&r_k)[rows], float (&r_d_log_a)[rows], int block, int n, bf16* g_d_q, bf16* g_d_k,
                               const Window& z) {
+  const int stride = int(z.H * z.K);
   float r_d_k[rows] = {};
 #pragma unroll
   for (int i = 0; i < rows; ++i) {
@@ -101,12 +113,13 @@ __device__ void finish_middle(GradientShared<keys>& s, const Chunk& c, const flo
     }
     s.sums.q[block * rows + i][n] += run;
   }
+  float r_log_a[rows];
+  load_log_a(r_log_a, s.operands, c, g_log_a, stride, block, n);
   const auto store = [&](int i, float sum) {
     const int t = block * rows + i;
     if (t >= c.length) return;
-    const int64_t at = (c.first + t * z.H) * z.K + n;
-    g_d_q[at] = bf16(z.scale * __expf(sum) * s.sums.q[t][n]);
-    g_d_k[at] = bf16(__expf(-sum) * (s.sums.k[t][n] + r_d_k[i]));
+    g_d_q[t * stride + n] = bf16(z.scale * __expf(sum) * s.sums.q[t][n]);
+    g_d_k[t * stride + n] = bf16(__expf(-sum) * (s.sums.k[t][n] + r_d_k[i]));
   };
   float sum = 0;
 #pragma unroll
@@ -121,20 +134,22 @@ __device__ void finish_middle(GradientShared<keys>& s, const Chunk& c, const flo
 
 // The same where the references are the block's ends: the pairs inside by the running products W and X of the contract.
 template <int keys>
-__device__ void finish_ends(GradientShared<keys>& s, const Chunk& c, const float (&r_log_a)[rows], float (&r_d_log_a)[rows],
-                            int block, int n, const bf16* g_q, const bf16* g_k, bf16* g_d_q, bf16* g_d_k, const Window& z) {
+__device__ void finish_ends(GradientShared<keys>& s, const Chunk& c, const float* g_log_a, float (&r_d_log_a)[rows], int block,
+                            int n, const bf16* g_q, const bf16* g_k, bf16* g_d_q, bf16* g_d_k, const Window& z) {
+  const int stride = int(z.H * z.K);
   float r_a[rows], r_q[rows], r_d_q[rows], since = 1;
+  load_log_a(r_a, s.operands, c, g_log_a, stride, block, n);
 #pragma unroll
   for (int i = 0; i < rows; ++i) {
     const int t = block * rows + i;
-    r_a[i] = __expf(r_log_a[i]);
+    r_a[i] = __expf(r_a[i]);
     since *= r_a[i];
-    r_q[i] = t < c.length ? z.scale * float(g_q[(c.first + t * z.H) * z.K + n]) : 0.0f;
+    r_q[i] = t < c.length ? z.scale * float(g_q[t * stride + n]) : 0.0f;
     r_d_q[i] = since * s.sums.q[t][n];
   }
 #pragma unroll 1
   for (int j = 0; j < rows && block * rows + j < c.length; ++j) {
-    const int64_t at = (c.first + (block * rows + j) * z.H) * z.K + n;
+    const int at = (block * rows + j) * stride + n;
     const float k = float(g_k[at]);
     float r_W[rows], W = 0, until = 1, X = 0;
 #pragma unroll
@@ -157,7 +172,7 @@ __device__ void finish_ends(GradientShared<keys>& s, const Chunk& c, const float
   }
 #pragma unroll
   for (int i = 0; i < rows; ++i)
-    if (block * rows + i < c.length) g_d_q[(c.first + (block * rows + i) * z.H) * z.K + n] = bf16(z.scale * r_d_q[i]);
+    if (block * rows + i < c.length) g_d_q[(block * rows + i) * stride + n] = bf16(z.scale * r_d_q[i]);
 }
 
 template <int keys>
@@ -175,14 +190,13 @@ __global__ void __launch_bounds__(threads, keys <= 96 ? 2 : 1)
   const int tiles = int((z.V + columns - 1) / columns);
   const auto ask = [&](int tile) {
     const int64_t left = tile * int64_t(columns), state = int64_t(blockIdx.x) * z.K * z.V;
-    copy_columns(s.stage.v[0], tokens, g_v + c.first * z.V, z.H * z.V, c.length, left, z.V);
-    copy_columns(s.stage.d_y[0], tokens, g_d_y ? g_d_y + c.first * z.V : g_v, z.H * z.V, g_d_y ? c.length : 0, left, z.V);
-    copy_columns(s.stage.S[0], keys, g_states + state, z.V, int(z.K), left, z.V);
-    copy_columns(s.stage.Z[0], keys, g_d_states + state, z.V, int(z.K), left, z.V);
+    copy_columns<tokens, threads>(s.stage.v[0], g_v + c.first * z.V, z.H * z.V, c.length, left, z.V);
+    copy_columns<tokens, threads>(s.stage.d_y[0], g_d_y ? g_d_y + c.first * z.V : g_v, z.H * z.V, g_d_y ? c.length : 0, left, z.V);
+    copy_columns<keys, threads>(s.stage.S[0], g_states + state, z.V, int(z.K), left, z.V);
+    copy_columns<keys, threads>(s.stage.Z[0], g_d_states + state, z.V, int(z.K), left, z.V);
     cuda::copy_async_commit();
   };
-  ask(0);
-  const bool middle = load_operands(o, c, g_q, g_k, g_log_a, z);
+  const bool middle = load_operands(o, c, g_q, g_k, g_log_a, z, [&] { ask(0); });
   __syncthreads();
   make_pairs(o, middle, c, g_q, g_k, g_log_a, z);
 
@@ -196,7 +210,7 @@ __global__ void __launch_bounds__(threads, keys <= 96 ? 2 : 1)
     cuda::copy_async_wait<0>();
     __syncthreads();  // the tile is there, and before the first the pairs are
     const GradientStage<keys>& from = s.stage;
-#pragma unroll
+#pragma unroll 1  // more would not fit the registers
     for (int p = 0; p < columns; p += 16) {
       uint32_t a_d_y[4], a_v[4];
       load_a(a_d_y, &from.d_y[I * rows][p], pitch);
@@ -322,27 +336,22 @@ __global__ void __launch_bounds__(threads, keys <= 96 ? 2 : 1)
   }
   __syncthreads();
 
+  const int stride = int(z.H * z.K);
+  const int64_t first = c.first * z.K;
 #pragma unroll 1
   for (int task = int(threadIdx.x); task < keys * blocks; task += threads) {
     const int n = task % keys, block = task / keys;
     if (n >= z.K) continue;
-    float r_log_a[rows], r_q[rows], r_k[rows], r_d_log_a[rows];
+    float r_q[rows], r_k[rows], r_d_log_a[rows];
     float over = last < 0 ? o.between[way(0, 5)][n] * s.S_Z[n] : 0.0f;
     for (int J = 0; J < block; ++J) over += s.k_state[J][n];
     for (int later = block + 1; later < blocks; ++later) over += s.q_state[later][n];
     if (block == 1) over += s.over_1[n];
     if (block == 2) over += s.over_2[n];
-#pragma unroll
-    for (int i = 0; i < rows; ++i) {
-      const int t = block * rows + i;
-      const bool inside = t < c.length && o.sees_from[t] != t;
-      r_log_a[i] = inside ? g_log_a[(c.first + t * z.H) * z.K + n] : 0.0f;
-      r_q[i] = float(o.q[t][n]);
-      r_k[i] = float(o.k[t][n]);
-    }
     float run = 0;
 #pragma unroll
     for (int i = rows - 1; i >= 0; --i) {
+      r_q[i] = float(o.q[block * rows + i][n]);
       run += r_q[i] * s.sums.q[block * rows + i][n];
       r_d_log_a[i] = over + run;
     }
@@ -350,13 +359,14 @@ __global__ void __launch_bounds__(threads, keys <= 96 ? 2 : 1)
 #pragma unroll
     for (int i = 0; i < rows; ++i) {
       r_d_log_a[i] += run;
+      r_k[i] = float(o.k[block * rows + i][n]);
       run += r_k[i] * s.sums.k[block * rows + i][n];
     }
-    if (middle) finish_middle(s, c, r_log_a, r_q, r_k, r_d_log_a, block, n, g_d_q, g_d_k, z);
-    else finish_ends(s, c, r_log_a, r_d_log_a, block, n, g_q, g_k, g_d_q, g_d_k, z);
+    if (middle) finish_middle(s, c, g_log_a + first, r_q, r_k, r_d_log_a, block, n, g_d_q + first, g_d_k + first, z);
+    else finish_ends(s, c, g_log_a + first, r_d_log_a, block, n, g_q + first, g_k + first, g_d_q + first, g_d_k + first, z);
 #pragma unroll
     for (int i = 0; i < rows; ++i)
-      if (block * rows + i < c.length) g_d_log_a[(c.first + (block * rows + i) * z.H) * z.K + n] = r_d_log_a[i];
+      if (block * rows + i < c.length) g_d_log_a[first + (block * rows + i) * stride + n] = r_d_log_a[i];
   }
 }
 

@@ -33,16 +33,15 @@ __global__ void __launch_bounds__(threads, keys <= 128 ? 2 : 1) outputs_kernel(c
   const auto ask = [&](int tile) {
     if (tile < tiles) {
       OutputStage<keys>& to = shared.stage[tile % stages];
-      copy_columns(to.v[0], tokens, g_v + c.first * z.V, z.H * z.V, c.length, tile * columns, z.V);
-      copy_columns(to.S[0], keys, g_states + int64_t(blockIdx.x) * z.K * z.V, z.V, int(z.K), tile * columns, z.V);
+      copy_columns<tokens, threads>(to.v[0], g_v + c.first * z.V, z.H * z.V, c.length, tile * columns, z.V);
+      copy_columns<keys, threads>(to.S[0], g_states + int64_t(blockIdx.x) * z.K * z.V, z.V, int(z.K), tile * columns, z.V);
     }
     cuda::copy_async_commit();
   };
-  const bool middle = [&] {
+  const bool middle = load_operands(s, c, g_q, g_k, g_log_a, z, [&] {
 #pragma unroll
     for (int tile = 0; tile < stages; ++tile) ask(tile);
-    return load_operands(s, c, g_q, g_k, g_log_a, z);
-  }();
+  });
   __syncthreads();
   make_pairs(s, middle, c, g_q, g_k, g_log_a, z);
 
