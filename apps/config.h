@@ -45,6 +45,7 @@ struct TrainConfig {
   int64_t batch = 16;                 // sequences in a micro-batch
   int64_t accumulate = 1;             // micro-batches in a step
   std::string precision = "f32";
+  std::string residual = "bf16";      // with precision bf16: of the sum that the layers add to; "f32": more memory, fewer roundings
   std::string loss_average = "token"; // "micro": equal weight per micro-batch, as the reference
   double clip = 1.0;                  // of the global norm; 0: off
   int64_t bptt_segments = 1;          // a sequence in so many consecutive segments, the state handed on

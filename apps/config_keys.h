@@ -83,6 +83,7 @@ void each_key(C& c, V&& v) {
     v("batch", c.train.batch, size);
     v("accumulate", c.train.accumulate, size);
     v("precision", c.train.precision, Rule{.choices = {"f32", "bf16"}});
+    v("residual", c.train.residual, Rule{.choices = {"f32", "bf16"}});
     v("loss_average", c.train.loss_average, Rule{.choices = {"token", "micro"}});
     v("clip", c.train.clip, count);
     v("bptt_segments", c.train.bptt_segments, size);

@@ -28,7 +28,8 @@ bool finite(const Tensor& t) {
 }  // namespace
 
 Trainer::Trainer(const Config& c, Device& device, std::unique_ptr<BatchSource> batches)
-    : config(c), device(device), model(c.model, uint64_t(c.run.seed), device, Dtype::f32, c.train.precision == "bf16" ? Dtype::bf16 : Dtype::f32),
+    : config(c), device(device), model(c.model, uint64_t(c.run.seed), device, Dtype::f32, c.train.precision == "bf16" ? Dtype::bf16 : Dtype::f32,
+            c.train.precision == "bf16" && c.train.residual == "bf16" ? Dtype::bf16 : Dtype::f32),
       optimizer(adamw_config(c), model.parameters()),
       source(std::move(batches)), gradients_(model.parameters()) {
   model.fused = c.fusion == "full";

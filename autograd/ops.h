@@ -12,6 +12,7 @@ Var silu(const Var& x);
 Var sigmoid(const Var& x);
 Var tanh(const Var& x);
 Var relu(const Var& x);
+Var relu_squared(const Var& x);  // max(x, 0)^2
 Var exp(const Var& x);
 Var log(const Var& x);
 Var softplus(const Var& x);

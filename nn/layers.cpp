@@ -85,7 +85,7 @@ Var ChannelMix::operator()(Tape& tape, const Var& x, const Packing& packing, boo
   const Scope scope(tape, "ffn");
   const MixResult mixed = mix_tokens(tape, x, last ? *last : Var{}, {&x_k}, packing, fused);
   if (last) *last = mixed.tail;
-  return value(tape, square(relu(key(tape, mixed.y[0]))));
+  return value(tape, relu_squared(key(tape, mixed.y[0])));
 }
 void ChannelMix::each(const Visit& visit) {
   visit(x_k);

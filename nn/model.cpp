@@ -45,12 +45,16 @@ void ModelState::restart(const std::vector<bool>& rows) {
 }
 
 LanguageModel::LanguageModel(const ModelConfig& given, uint64_t seed, Device& device, Dtype dtype)
-    : LanguageModel(given, seed, device, dtype, dtype) {}
-
+    : LanguageModel(given, seed, device, dtype, dtype, dtype) {}
 LanguageModel::LanguageModel(const ModelConfig& given, uint64_t seed, Device& device, Dtype dtype, Dtype activations)
-    : config(completed(given)), device(device), dtype(dtype), activations(activations) {
+    : LanguageModel(given, seed, device, dtype, activations, activations) {}
+
+LanguageModel::LanguageModel(const ModelConfig& given, uint64_t seed, Device& device, Dtype dtype, Dtype activations, Dtype residual)
+    : config(completed(given)), device(device), dtype(dtype), activations(activations), residual(residual) {
   check(activations == dtype || (activations == Dtype::bf16 && dtype == Dtype::f32),
         "model: activations must be {}, or bf16 beside f32 parameters; got {}", name(dtype), name(activations));
+  check(residual == activations || residual == dtype, "model: the residual must be {} or {}; got {}", name(activations), name(dtype),
+        name(residual));
   const Init init(seed, device, dtype);
   const int64_t D = config.d_model, rows = vocabulary_rows(config);
   const bool lm = config.wiring == "lm", mqar = config.wiring == "mqar", rwkv = config.arch == "rwkv7", mamba = config.arch == "mamba2";
@@ -89,7 +93,8 @@ Var LanguageModel::trunk(Tape& tape, const Tensor& ids, const Packing& given, Mo
   }
 
   Var x = taper::embedding(leaf(tape, embedding), ids);  // [B,T,D]
-  if (x.value.dtype() != activations) x = cast(x, activations);
+  const auto as = [](const Var& v, Dtype t) { return v.value.dtype() == t ? v : cast(v, t); };
+  x = as(x, residual);
   if (dropout && config.dropout > 0) x = taper::dropout(x, config.dropout, *dropout);
   if (pre_norm) x = (*pre_norm)(tape, x);
   Pass pass{.packing = packing, .fused = fused};
@@ -97,14 +102,16 @@ Var LanguageModel::trunk(Tape& tape, const Tensor& ids, const Packing& given, Mo
     const Scope layers(tape, "layers"), layer(tape, std::to_string(i));
     const Block& block = blocks[i];
     LayerState* s = state ? &state->layers[i] : nullptr;
-    x = add(x, block.mixer->forward(tape, block.norm(tape, x), pass, s ? &s->mixer : nullptr));
+    const Var mixed = block.mixer->forward(tape, as(block.norm(tape, x), activations), pass, s ? &s->mixer : nullptr);
+    x = add(x, as(mixed, residual));
     if (!block.ffn_norm) continue;
-    const Var normed = (*block.ffn_norm)(tape, x);
-    x = add(x, block.swiglu        ? (*block.swiglu)(tape, normed)
-               : block.channel_mix ? (*block.channel_mix)(tape, normed, packing, fused, s ? &s->channel_mix : nullptr)
-                                   : normed);
+    const Var normed = as((*block.ffn_norm)(tape, x), activations);
+    const Var fed = block.swiglu        ? (*block.swiglu)(tape, normed)
+                    : block.channel_mix ? (*block.channel_mix)(tape, normed, packing, fused, s ? &s->channel_mix : nullptr)
+                                        : normed;
+    x = add(x, as(fed, residual));
   }
-  x = norm_f(tape, x);
+  x = as(norm_f(tape, x), activations);
   if (state) {
     // A row whose last token's document began inside this window has seen only what follows that start.
     const std::vector<int32_t> start = packing.start ? to_host<int32_t>(packing.start) : std::vector<int32_t>(size_t(B * T), 0);

@@ -37,8 +37,10 @@ class LanguageModel {
  public:
   // dtype: of the parameters. activations: of what flows between them; bf16 beside f32 parameters is mixed precision, where
   // norms' statistics, decays, states and the loss stay f32 and each weight is cast where it is used. Default: dtype.
+  // residual: of the sum that the layers add to; f32 there keeps what many small layers add. Default: activations.
   LanguageModel(const ModelConfig& config, uint64_t seed, Device& device, Dtype dtype = Dtype::f32);
   LanguageModel(const ModelConfig& config, uint64_t seed, Device& device, Dtype dtype, Dtype activations);
+  LanguageModel(const ModelConfig& config, uint64_t seed, Device& device, Dtype dtype, Dtype activations, Dtype residual);
 
   // ids [B,T] i32 -> logits [B,T,V], V the rounded vocabulary. With a state: continues from it (packing.t0 is taken from its
   // position) and leaves the state after T in it. dropout: where its draws come from, in training; none: no dropout.
@@ -60,7 +62,7 @@ class LanguageModel {
 
   const ModelConfig config;  // completed
   Device& device;
-  const Dtype dtype, activations;
+  const Dtype dtype, activations, residual;
   bool fused = true;              // fused rooms; false: the plain graph, for audits
   Parameter embedding;            // [V,D]
   std::optional<Norm> pre_norm;   // rwkv7: of the embedding

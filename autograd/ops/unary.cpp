@@ -32,6 +32,7 @@ Var silu(const Var& x) { return apply<scalar::Silu>(x); }
 Var sigmoid(const Var& x) { return apply<scalar::Sigmoid>(x); }
 Var tanh(const Var& x) { return apply<scalar::Tanh>(x); }
 Var relu(const Var& x) { return apply<scalar::Relu>(x); }
+Var relu_squared(const Var& x) { return apply<scalar::ReluSquared>(x); }
 Var exp(const Var& x) { return apply<scalar::Exp>(x); }
 Var log(const Var& x) { return apply<scalar::Log>(x); }
 Var softplus(const Var& x) { return apply<scalar::Softplus>(x); }

@@ -1,14 +1,15 @@
-// rate_exponent on CUDA: one block; the two sums by one thread in the order of the rates.
+// rate_exponent on CUDA: one block, and two sums over it.
 //   grid     1 block of 256
 //   traffic  some kilobytes: N is at most the model's width
 //   limits   f32 f64, any N; sums in f64
-//   ceiling  the latency of N f64 additions, one after the other
+//   ceiling  the launch
 #include "tensor/ops/rate_exponent.h"
 
 #include <cmath>
 
 #include "cuda/exponents.cuh"
 #include "cuda/launch.cuh"
+#include "cuda/reduce.cuh"
 
 namespace taper::kernels {
 namespace {
@@ -34,13 +35,14 @@ __global__ void rate_exponent_backward_kernel(const T* g_p, const T* g_d_alpha, 
     g_d[k] = cuda::through_clamp(raw(g_p, log_length, k, N), double(g_d_alpha[k]), log_length, k, N);
     if (k > 0 && k < N - 1) g_d_p[k] = T(g_d[k]);
   }
-  __syncthreads();
-  if (threadIdx.x != 0) return;
-  double first = 0, last = 0;
-  for (int64_t k = 1; k < N - 1; ++k) {
+  double first = 0, last = 0;  // of this thread's k; then of all, in the order of a tree over the threads
+  for (int64_t k = threadIdx.x; k < N; k += threads) {
     first -= g_d[k] * double(N - 1 - k) / double(N - 1);
     last -= g_d[k] * double(k) / double(N - 1);
   }
+  first = cuda::block_sum<threads>(first);
+  last = cuda::block_sum<threads>(last);
+  if (threadIdx.x != 0) return;
   g_d_p[0] = T(first);
   if (N > 1) g_d_p[N - 1] = T(last);
 }

@@ -1,5 +1,5 @@
 // token_mix on CUDA: a thread owns neighbouring channels and walks a run of tokens, so each element is read once.
-//   grid     (B * T/32 runs, D/vector/64) blocks of 64 threads; the weights' gradients: D/32 blocks over the runs' partials
+//   grid     (B * T/32 runs, D/vector/threads) blocks of 128 threads forward, 64 backward; the weights' gradients: D/32 blocks over the runs' partials
 //   traffic  forward reads x and writes M tensors, backward reads x and M tensors and writes d_x, and one row in 32 twice;
 //            16384 x 768 in bf16, M = 6: 176 MB forward, 206 MB backward: 59 and 69 us
 //   limits   f32 f64 bf16; any shape, 8- or 16-byte accesses where D allows; partial sums of 32 rows in f32 (f64), then f64
@@ -12,11 +12,11 @@
 namespace taper::kernels {
 namespace {
 
-constexpr int threads = 64;
+constexpr int forward_threads = 128, threads = 64;
 constexpr int64_t run = 32;  // tokens of a thread
 
-// Neighbouring channels of a thread. Of 2-byte numbers only 4: with 8 the sums of six weights leave too few registers for
-// other warps, and there is nobody to wait for memory in their place.
+// Neighbouring channels of a thread, backward. Of 2-byte numbers only 4: with 8 the sums of six weights leave too few
+// registers for other warps, and nobody is there while one waits for memory.
 template <class T>
 constexpr int vector = sizeof(T) == 2 ? 4 : 16 / int(sizeof(T));
 
@@ -60,14 +60,14 @@ __device__ void load_before(Acc<T> (&r)[n], const T* g_x, const T* g_last, const
 }
 
 template <class T, int n>
-__global__ __launch_bounds__(threads) void token_mix_forward_kernel(const T* g_x,                      // [B,T,D]
+__global__ __launch_bounds__(forward_threads) void token_mix_forward_kernel(const T* g_x,                      // [B,T,D]
                                                                     const T* g_last,                   // [B,D] or null
                                                                     Pointers<const Acc<T>> g_weight,   // [D] each
                                                                     Pointers<T> g_y,                   // [B,T,D] each
                                                                     T* g_tail,                         // [B,D]
                                                                     PackingView packing, int64_t D, int64_t runs) {
   using A = Acc<T>;
-  const int64_t d = (int64_t(blockIdx.y) * threads + threadIdx.x) * n;
+  const int64_t d = (int64_t(blockIdx.y) * forward_threads + threadIdx.x) * n;
   if (d >= D) return;
   const int64_t b = blockIdx.x / runs, begin = blockIdx.x % runs * run, end = min(packing.T, begin + run);
   A r_weight[token_mix_most][n];
@@ -182,9 +182,9 @@ __global__ void token_mix_weight_kernel(const A* g_partial,        // [pieces,M,
 }
 
 template <class T>
-bool vectors_fit(int64_t D, const std::initializer_list<const Tensor*> tensors, const MixTensors& more) {
+bool vectors_fit(int n, int64_t D, const std::initializer_list<const Tensor*> tensors, const MixTensors& more) {
   bool fit = true;
-  const auto look = [&](const Tensor& t) { fit = fit && (!t || cuda::vector_fits<T>(vector<T>, D, {t.data<T>()})); };
+  const auto look = [&](const Tensor& t) { fit = fit && (!t || cuda::vector_fits<T>(n, D, {t.data<T>()})); };
   for (const Tensor* t : tensors) look(*t);
   for (const Tensor& t : more) look(t);
   return fit;
@@ -195,13 +195,13 @@ void forward(const TokenMixForward& a) {
     const int64_t B = a.x.size(0), D = a.x.size(2), runs = (a.x.size(1) + run - 1) / run;
     if (B * D == 0) return;
     const auto launch = [&]<int n>(std::integral_constant<int, n>) {
-      const dim3 grid(cuda::blocks_for(B * runs, 1), cuda::blocks_for((D + n - 1) / n, threads));
-      token_mix_forward_kernel<T, n><<<grid, threads, 0, cuda::stream_of(a.device())>>>(
+      const dim3 grid(cuda::blocks_for(B * runs, 1), cuda::blocks_for((D + n - 1) / n, forward_threads));
+      token_mix_forward_kernel<T, n><<<grid, forward_threads, 0, cuda::stream_of(a.device())>>>(
           a.x.data<T>(), a.last ? a.last.data<T>() : nullptr, pointers<const Acc<T>>(a.weight), pointers<T>(a.y), a.tail.data<T>(),
           PackingView(a.packing, a.x.size(1)), D, runs);
       cuda::cuda_check(cudaGetLastError());
     };
-    if (vectors_fit<T>(D, {&a.x, &a.last, &a.tail}, a.y)) launch(std::integral_constant<int, vector<T>>());
+    if (vectors_fit<T>(16 / int(sizeof(T)), D, {&a.x, &a.last, &a.tail}, a.y)) launch(std::integral_constant<int, 16 / int(sizeof(T))>());
     else launch(std::integral_constant<int, 1>());
   });
 }
@@ -219,7 +219,7 @@ void backward(const TokenMixBackward& a) {
           partial.data<Acc<T>>(), PackingView(a.packing, a.x.size(1)), D, runs);
       cuda::cuda_check(cudaGetLastError());
     };
-    if (vectors_fit<T>(D, {&a.x, &a.last, &a.d_tail, &a.d_x, &a.d_last}, a.d_y)) launch(std::integral_constant<int, vector<T>>());
+    if (vectors_fit<T>(vector<T>, D, {&a.x, &a.last, &a.d_tail, &a.d_x, &a.d_last}, a.d_y)) launch(std::integral_constant<int, vector<T>>());
     else launch(std::integral_constant<int, 1>());
     token_mix_weight_kernel<Acc<T>>
         <<<dim3(cuda::blocks_for(D, 32), token_mix_most), dim3(32, 8), 0, cuda::stream_of(a.device())>>>(

@@ -35,22 +35,23 @@ Var Mamba2::forward(Tape& tape, const Var& input, Pass& pass, MixerState* state)
   const int64_t B = input.size(0), T = input.size(1), H = config_.heads, P = config_.head_dim, N = config_.d_state;
   const int64_t inner = H * P;
 
-  // One product and one convolution for each part, by the rows of the weights: cutting their results would copy them.
-  const std::vector<int64_t> rows = {inner, inner, 2 * N, H};
+  // One product and one convolution for each large part, by the rows of the weights: cutting their results would copy them.
+  const std::vector<int64_t> rows = {inner, inner, 2 * N + H};
   std::vector<Var> parts = project(input, split_rows(leaf_as(tape, in_proj_.weight, input.value.dtype()), rows));
   if (in_proj_.bias) {
     const std::vector<Var> bias = split_rows(leaf(tape, *in_proj_.bias), rows);
     for (size_t i = 0; i < parts.size(); ++i) parts[i] = add(parts[i], bias[i]);
   }
   const Var& gate = parts[0];
+  const std::vector<Var> small = split(parts[2], {2 * N, H});  // b and c; dt
   const std::vector<int64_t> channels = {inner, 2 * N};
   const std::vector<Var> taps = split_rows(leaf(tape, conv_.weight), channels);
   const std::vector<Var> bias = conv_.bias ? split_rows(leaf(tape, *conv_.bias), channels) : std::vector<Var>(2);
   const std::vector<Var> before = state && !state->history.empty() ? state->history : std::vector<Var>(2);
   const ConvResult x = causal_conv1d(parts[1], taps[0], bias[0], before[0], pass.packing, true);
-  const ConvResult bc = causal_conv1d(parts[2], taps[1], bias[1], before[1], pass.packing, true);
+  const ConvResult bc = causal_conv1d(small[0], taps[1], bias[1], before[1], pass.packing, true);
   const auto b_and_c = split(bc.y, {N, N});
-  const Var dt = softplus(add(widened(parts[3]), leaf(tape, dt_bias_)));  // [B,T,H]
+  const Var dt = softplus(add(widened(small[1]), leaf(tape, dt_bias_)));  // [B,T,H]
   const Var log_a = decay_(tape, dt, B, T, pass.packing);                 // [B,T,H]
 
   const SsdResult scan = ssd_scan({.x = reshape(x.y, {B, T, H, P}),

@@ -36,6 +36,12 @@ struct Relu {
   template <class A> HOST_DEVICE A slope(A x, A) const { return x > 0 ? A(1) : A(0); }
 };
 
+struct ReluSquared {
+  static constexpr const char* name = "relu_squared";
+  template <class A> HOST_DEVICE A value(A x) const { return x < 0 ? A(0) : x * x; }  // NaN stays NaN
+  template <class A> HOST_DEVICE A slope(A x, A) const { return x > 0 ? 2 * x : A(0); }
+};
+
 struct Exp {
   static constexpr const char* name = "exp";
   template <class A> HOST_DEVICE A value(A x) const { return math::exp(x); }

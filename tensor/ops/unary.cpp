@@ -41,7 +41,7 @@ struct Functions {
 };
 
 using namespace scalar;
-const Functions<Silu, Sigmoid, Tanh, Relu, Exp, Log, Softplus, Negate, Square, Scale> functions;
+const Functions<Silu, Sigmoid, Tanh, Relu, ReluSquared, Exp, Log, Softplus, Negate, Square, Scale> functions;
 
 }  // namespace
 }  // namespace taper::kernels

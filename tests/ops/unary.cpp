@@ -27,6 +27,7 @@ const std::vector<Function>& functions() {
       {"sigmoid", [](const Var& x) { return sigmoid(x); }, sigmoid_of},
       {"tanh", [](const Var& x) { return tanh(x); }, [](double x) { return std::tanh(x); }},
       {"relu", [](const Var& x) { return relu(x); }, [](double x) { return std::max(x, 0.0); }},
+      {"relu_squared", [](const Var& x) { return relu_squared(x); }, [](double x) { return x > 0 ? x * x : 0.0; }},
       {"exp", [](const Var& x) { return exp(x); }, [](double x) { return std::exp(x); }, normal(0, 1)},
       {"log", [](const Var& x) { return log(x); }, [](double x) { return std::log(x); }, uniform(0.1, 4), 1e-3, 50},
       {"softplus", [](const Var& x) { return softplus(x); },
@@ -116,7 +117,7 @@ void refuses_integers_and_nothing() {
 
 const RegisterCase registered{{
     .room = "unary",
-    .ops = {"silu", "sigmoid", "tanh", "relu", "exp", "log", "softplus", "negate", "square", "scale"},
+    .ops = {"silu", "sigmoid", "tanh", "relu", "relu_squared", "exp", "log", "softplus", "negate", "square", "scale"},
     .examples = examples(),
     .bf16 = Tolerance{5e-3, 8e-3},
     .bench = benches(),
