@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes README's tables of speeds from bench/records: bench_tables.py [--check] [ROOT]. No figure is typed by hand."""
+"""Writes the tables of README.md and docs/profiling.md from bench/records: bench_tables.py [--check] [ROOT]."""
 import json
 import pathlib
 import re
@@ -52,21 +52,49 @@ def tables(root):
     return "\n".join(text)
 
 
+def prediction_table(root):
+    predicted = json.loads((root / "bench/predictions.json").read_text())
+    text = []
+    for folder in sorted((root / "bench/records").iterdir()):
+        if folder.name == "cpu":
+            continue
+        rows = ["| op | shape | floor f / b | predicted f / b | measured f / b | measured over predicted |", "|---|---|---|---|---|---|"]
+        commits = set()
+        for path in sorted(folder.glob("*.jsonl")):
+            for r in last_records(path, ("op", "shape", "dtype")):
+                for key, p in predicted.items():
+                    op, shape = key.split(" ", 1)
+                    if r.get("op") != op or not r["shape"].startswith(shape):
+                        continue
+                    t = {x["pass"]: x["median_ms"] for x in r["passes"]}
+                    commits.add(r["commit"])
+                    rows.append(f"| `{op}` | {shape} | {p['floor'][0]:.3f} / {p['floor'][1]:.3f} ms | {p['forward']:.3f} / {p['backward']:.3f} ms | "
+                                f"{t['forward']:.3f} / {t['backward']:.3f} ms | {t['forward'] / p['forward']:.1f} / {t['backward'] / p['backward']:.1f} |")
+        if commits:
+            text += [f"{folder.name.replace('_', ' ')}, commit {', '.join(sorted(commits))}:", ""] + rows + [""]
+    return "\n".join(text)
+
+
+def fill(path, marker, text, check):
+    """Puts text between the two comments of a page, or, checking, says whether it stands there."""
+    page = path.read_text()
+    begin, end = f"<!-- {marker}: scripts/bench_tables.py -->\n", f"<!-- end of {marker} -->"
+    if begin not in page or end not in page:
+        sys.exit(f"bench_tables: {path.name} lacks the two comments between which its tables stand")
+    head, rest = page.split(begin, 1)
+    new = head + begin + "\n" + text + end + rest.split(end, 1)[1]
+    if check and new != page:
+        sys.exit(f"bench_tables: the tables of {path.name} are not those of bench/records; run scripts/bench_tables.py")
+    if not check:
+        path.write_text(new)
+
+
 def main():
     arguments = [a for a in sys.argv[1:] if a != "--check"]
     root = pathlib.Path(arguments[0] if arguments else ".")
-    path = root / "README.md"
-    readme = path.read_text()
-    begin, end = "<!-- speeds: scripts/bench_tables.py -->\n", "<!-- end of speeds -->"
-    if begin not in readme or end not in readme:
-        sys.exit("bench_tables: README.md lacks the two comments between which the tables stand")
-    head, rest = readme.split(begin, 1)
-    new = head + begin + "\n" + tables(root) + end + rest.split(end, 1)[1]
-    if "--check" in sys.argv:
-        if new != readme:
-            sys.exit("bench_tables: README.md's speeds are not those of bench/records; run scripts/bench_tables.py")
-        return
-    path.write_text(new)
+    check = "--check" in sys.argv
+    fill(root / "README.md", "speeds", tables(root), check)
+    fill(root / "docs/profiling.md", "predictions", prediction_table(root), check)
 
 
 if __name__ == "__main__":
