@@ -19,7 +19,7 @@ struct GradientShared {
   Tile r, a, k, b, value, d_y, state, d_state;  // the last two transposed, [V,K]
   Tile P_k, P_b, A_k, A_b;                      // then their gradients
   Tile m, x;                                    // [V,tokens]
-  Diagonal diagonal;
+  Inverse inverse;
   Decays<16> decays;                      // `part`: then, of 4 columns of V each, the sum of S~ Z~
   float exponents[tokens + 1][wide_row];  // e, from token -1 on
   float from_left[tokens][wide_row];      // r^ dr^ + the next token's a^ da^, of sources left of the block
@@ -82,9 +82,8 @@ __device__ inline void right_side_of_m(Sum (&sum)[blocks], const GradientShared&
       multiply(sum[I], left, f);
     }
   }
-  if (c.starts)
 #pragma unroll
-    for (int I = 0; I < blocks; ++I) clear<true>(sum[I], I * block, [&](int i) { return c.sees_before(i); });
+  for (int I = 0; I < blocks; ++I) clear_outside<true>(sum[I], I * block, 0, c.first_start);
 #pragma unroll
   for (int J = 0; J < blocks; ++J) {
     load_left_turned(left, &s.value.at[J * block][own]);
@@ -108,9 +107,8 @@ __device__ inline void right_side_of_x(Sum (&sum)[blocks], const GradientShared&
       multiply(sum[I], left, f);
     }
   }
-  if (c.starts)
 #pragma unroll
-    for (int I = 0; I < blocks; ++I) clear<true>(sum[I], I * block, [&](int j) { return c.seen_after(j); });
+  for (int I = 0; I < blocks; ++I) clear_outside<true>(sum[I], I * block, c.last_start, tokens);
 #pragma unroll
   for (int J = 0; J < blocks; ++J) {
     load_left_turned(left, &s.d_y.at[J * block][own]);
@@ -131,7 +129,7 @@ __device__ inline void begin_d_v(Sum& sum, const GradientShared& s, const Chunk&
     load_right_turned(f, &s.d_state.at[own][q * block]);
     multiply(sum, left, f);
   }
-  if (c.starts) clear<false>(sum, I * block, [&](int j) { return c.seen_after(j); });
+  clear_outside<false>(sum, I * block, c.last_start, tokens);
   for (int J = I; J < blocks; ++J) {
     load_left_turned(left, &s.P_k.at[J * block][I * block]);
     load_right(f, &s.d_y.at[J * block][own]);
@@ -169,12 +167,11 @@ __device__ inline void to_queries(GradientShared& s, const Chunk& c, int I, int 
       multiply(d_a[q], a, f);
     }
   }
-  if (c.starts)
 #pragma unroll
-    for (int q = 0; q < 2; ++q) {
-      clear<false>(d_r[q], at, [&](int i) { return c.sees_before(i); });
-      clear<false>(d_a[q], at, [&](int i) { return c.sees_before(i); });
-    }
+  for (int q = 0; q < 2; ++q) {
+    clear_outside<false>(d_r[q], at, 0, c.first_start);
+    clear_outside<false>(d_a[q], at, 0, c.first_start);
+  }
   const auto add = [&](int J) {
     const auto both = [&](const Tile& d_r_pairs, const Tile& d_a_pairs, const Tile& key) {
       load_left(r, &d_r_pairs.at[at][J * block]);
@@ -236,12 +233,11 @@ __device__ inline void to_keys(GradientShared& s, const Chunk& c, int J, int fro
       multiply(d_b[q], b, f);
     }
   }
-  if (c.starts)
 #pragma unroll
-    for (int q = 0; q < 2; ++q) {
-      clear<false>(d_k[q], at, [&](int j) { return c.seen_after(j); });
-      clear<false>(d_b[q], at, [&](int j) { return c.seen_after(j); });
-    }
+  for (int q = 0; q < 2; ++q) {
+    clear_outside<false>(d_k[q], at, c.last_start, tokens);
+    clear_outside<false>(d_b[q], at, c.last_start, tokens);
+  }
   sum_over_tokens(s.leaving[J], s.k, s.b, d_k, d_b, at, from);
   const auto add = [&](int I) {
     const auto both = [&](const Tile& d_k_pairs, const Tile& d_b_pairs, const Tile& query) {
@@ -379,7 +375,6 @@ __global__ void __launch_bounds__(gradient_threads, 1)
         sum, [&](uint32_t (&f)[4], int q) { load_left(f, &(of_a ? s.a : s.r).at[I * block][q * block]); },
         [&](uint32_t (&f)[4], int q) { load_right_turned(f, &(with_b ? s.b : s.k).at[J * block][q * block]); });
     mask(sum, c, I, J, of_a);
-    if (of_a && with_b && I == J) keep_diagonal(s.diagonal, I, sum);
     uint32_t f[4];
     pack(f, sum);
     store(&pairs.at[I * block][J * block], f);
@@ -391,7 +386,7 @@ __global__ void __launch_bounds__(gradient_threads, 1)
   {
     Sum sum[1][blocks] = {}, d_v[2] = {};
     uint32_t x[1][blocks][4];
-    if (warp < 4) invert(s.diagonal, warp);
+    if (warp < 4) invert(s.inverse, s.A_b, warp);
     else if (warp >= 12) right_side_of_x(sum[0], s, c, own);
     else if (warp >= 8) right_side_of_m(sum[0], s, c, own);
     if (warp < 8) {
@@ -409,11 +404,11 @@ __global__ void __launch_bounds__(gradient_threads, 1)
 #pragma unroll
       for (int u = 0; u < 2; ++u) begin_d_v(d_v[u], s, c, I_of[u], own);
     } else if (warp < 12) {
-      substitute(sum, x, s.A_b, s.diagonal);
+      substitute(sum, x, s.A_b, s.inverse);
 #pragma unroll
       for (int I = 0; I < blocks; ++I) store(&s.m.at[own][I * block], x[0][I]);
     } else {
-      substitute_back(sum[0], x[0], s.A_b, s.diagonal);
+      substitute_back(sum[0], x[0], s.A_b, s.inverse);
 #pragma unroll
       for (int I = 0; I < blocks; ++I) store(&s.x.at[own][I * block], x[0][I]);
     }

@@ -41,6 +41,8 @@ struct Chunk {
   int64_t slot, n, h, begin, at, stride;  // at: the first token's row of [B,T,H,64], times 64; stride to the next
   int length;
   uint64_t starts;  // bit i: a document starts at token i
+  int first_start, last_start;  // tokens before the first (64: none) see the state before the chunk; those from the last on
+                                // (0: none) are seen by the state after it
 
   __device__ Chunk(const View& v, int64_t slot) : slot(slot) {
     h = slot % v.H;
@@ -56,11 +58,11 @@ struct Chunk {
       const unsigned low = __ballot_sync(~0u, begins(lane)), high = __ballot_sync(~0u, begins(lane + 32));
       starts = uint64_t(high) << 32 | low;
     }
+    first_start = starts ? __ffsll(int64_t(starts)) - 1 : tokens;
+    last_start = starts ? start_of(tokens - 1) : 0;
   }
-  // True where no document starts in tokens j+1 .. i; 0 .. i; j+1 .. 63.
-  __device__ bool joined(int j, int i) const { return (starts & ((uint64_t(2) << i) - (uint64_t(2) << j))) == 0; }
-  __device__ bool sees_before(int i) const { return (starts & ((uint64_t(2) << i) - 1)) == 0; }
-  __device__ bool seen_after(int j) const { return starts >> j >> 1 == 0; }
+  // The token that starts the document of token i, or -1: it started before the chunk.
+  __device__ int start_of(int i) const { return 63 - __clzll(int64_t(starts & ((uint64_t(2) << i) - 1))); }
 };
 
 // ---- fragments ----
@@ -236,59 +238,60 @@ __device__ void pair_block(Sum& sum, Left left, Right right) {
   }
 }
 
-// Clears the rows, or with `columns` the columns, for which keep(token) is false.
-template <bool columns, class Keep>
-__device__ void clear(Sum& sum, int at, Keep keep) {
+// Clears the rows, or with `columns` the columns, of tokens that are not in [low, high); the block begins at token `at`.
+// Like mask, without a branch: what is around it can be done at the same time.
+template <bool columns>
+__device__ void clear_outside(Sum& sum, int at, int low, int high) {
 #pragma unroll
   for (int t = 0; t < 2; ++t)
 #pragma unroll
-    for (int e = 0; e < 4; ++e)
-      if (!keep(at + (columns ? column_of(t, e) : row_of(e)))) sum[t][e] = 0;
+    for (int e = 0; e < 4; ++e) {
+      const int i = at + (columns ? column_of(t, e) : row_of(e));
+      sum[t][e] = (i >= low) & (i < high) ? sum[t][e] : 0.0f;
+    }
 }
 
 // Keeps what token row i may take from token column j: j <= i, or j < i where `before`, in the same document.
 __device__ inline void mask(Sum& sum, const Chunk& c, int I, int J, bool before) {
-  if (I > J && c.starts == 0) return;
+  const int from[2] = {c.start_of(I * block + row_of(0)), c.start_of(I * block + row_of(2))};
 #pragma unroll
   for (int t = 0; t < 2; ++t)
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
       const int i = I * block + row_of(e), j = J * block + column_of(t, e);
-      if (j + before > i || (c.starts && !c.joined(j, i))) sum[t][e] = 0;
+      sum[t][e] = (j + before <= i) & (j >= from[e / 2]) ? sum[t][e] : 0.0f;
     }
 }
 
-// What the triangular systems need of A_b: its diagonal blocks, each transposed, and their inverses less I.
-struct alignas(16) Diagonal {
-  float block_of[blocks][block][block + 4];  // [I][j][i]
-  bf16 inverse[blocks][block][block + 8];    // [I][i][j]
-};
+// The inverses of the diagonal blocks of I - A_b, less I: what the triangular systems need beside A_b.
 constexpr int inverse_row = block + 8;
-
-__device__ inline void keep_diagonal(Diagonal& s, int I, const Sum& sum) {
-#pragma unroll
-  for (int t = 0; t < 2; ++t)
-#pragma unroll
-    for (int e = 0; e < 4; ++e) s.block_of[I][column_of(t, e)][row_of(e)] = sum[t][e];
-}
-// (I - A)^-1 of block I by substitution, by one warp: a lane has a column.
-__device__ inline void invert(Diagonal& s, int I) {
+struct alignas(16) Inverse {
+  bf16 at[blocks][block][inverse_row];  // [I][i][j]
+};
+// Block I by substitution, by one warp: a lane has a column.
+__device__ inline void invert(Inverse& s, const Tile& A, int I) {
   const int own = int(threadIdx.x) % 16;
   float x[block];
 #pragma unroll
-  for (int i = 0; i < block; ++i) x[i] = i == own ? 1.0f : 0.0f;
+  for (int i = 0; i < block; ++i) {
+    x[i] = i == own ? 1.0f : 0.0f;
 #pragma unroll
-  for (int j = 0; j + 1 < block; ++j)
+    for (int j = 0; j < i; j += 8) {
+      const uint4 eight = *reinterpret_cast<const uint4*>(&A.at[I * block + i][I * block + j]);
+      const uint32_t pairs[4] = {eight.x, eight.y, eight.z, eight.w};
 #pragma unroll
-    for (int i = j + 1; i < block; ++i) x[i] += s.block_of[I][j][i] * x[j];
+      for (int u = 0; u < 8; ++u)
+        if (j + u < i) x[i] += (u % 2 ? unpack(pairs[u / 2]).y : unpack(pairs[u / 2]).x) * x[j + u];
+    }
+  }
   if (int(threadIdx.x) % 32 < 16)
 #pragma unroll
-    for (int i = 0; i < block; ++i) s.inverse[I][i][own] = bf16(i == own ? 0.0f : x[i]);
+    for (int i = 0; i < block; ++i) s.at[I][i][own] = bf16(i == own ? 0.0f : x[i]);
 }
 
 // X from (I - A) X = sum, both transposed: 16 columns of X are rows here; n systems at once. x: X^T as left factors.
 template <int n>
-__device__ void substitute(Sum (&sum)[n][blocks], uint32_t (&x)[n][blocks][4], const Tile& A, const Diagonal& s) {
+__device__ void substitute(Sum (&sum)[n][blocks], uint32_t (&x)[n][blocks][4], const Tile& A, const Inverse& s) {
 #pragma unroll
   for (int I = 0; I < blocks; ++I) {
     uint32_t f[4];
@@ -298,7 +301,7 @@ __device__ void substitute(Sum (&sum)[n][blocks], uint32_t (&x)[n][blocks][4], c
 #pragma unroll
       for (int u = 0; u < n; ++u) multiply(sum[u][I], x[u][J], f);
     }
-    load_right_turned<inverse_row>(f, &s.inverse[I][0][0]);
+    load_right_turned<inverse_row>(f, &s.at[I][0][0]);
 #pragma unroll
     for (int u = 0; u < n; ++u) {
       pack(x[u][I], sum[u][I]);
@@ -308,7 +311,7 @@ __device__ void substitute(Sum (&sum)[n][blocks], uint32_t (&x)[n][blocks][4], c
   }
 }
 // The same with (I - A)^T: from the last block to the first.
-__device__ inline void substitute_back(Sum (&sum)[blocks], uint32_t (&x)[blocks][4], const Tile& A, const Diagonal& s) {
+__device__ inline void substitute_back(Sum (&sum)[blocks], uint32_t (&x)[blocks][4], const Tile& A, const Inverse& s) {
 #pragma unroll
   for (int I = blocks - 1; I >= 0; --I) {
     uint32_t f[4];
@@ -318,7 +321,7 @@ __device__ inline void substitute_back(Sum (&sum)[blocks], uint32_t (&x)[blocks]
       multiply(sum[I], x[J], f);
     }
     pack(x[I], sum[I]);
-    load_right<inverse_row>(f, &s.inverse[I][0][0]);
+    load_right<inverse_row>(f, &s.at[I][0][0]);
     multiply(sum[I], x[I], f);
     pack(x[I], sum[I]);
   }
