@@ -52,26 +52,27 @@ __device__ inline int row_vector(int i) { return i * int(blockDim.x) + int(threa
 
 // Vector i of this thread, or zeros where the group has ended or is not `present`.
 template <class T, int width>
-__device__ Vector<T, width> load_row_vector(const T* g_group, int i, int vectors, bool present) {
-  return present && row_vector(i) < vectors ? reinterpret_cast<const Vector<T, width>*>(g_group)[row_vector(i)]
-                                            : Vector<T, width>{};
+__device__ Packed<T, width> load_row_vector(const T* g_group, int i, int vectors, bool present) {
+  return present && row_vector(i) < vectors ? load_packed<T, width>(g_group + row_vector(i) * width)
+                                            : Packed<T, width>{};
 }
 
 // All that a thread holds of a group.
 template <class T, int n, int width>
 struct RowPart {
-  Vector<T, width> at[n];
+  Packed<T, width> at[n];
 
   __device__ void load(const T* g_group, int vectors, bool present) {
 #pragma unroll
     for (int i = 0; i < n; ++i) at[i] = load_row_vector<T, width>(g_group, i, vectors, present);
   }
+  __device__ void get(int i, Acc<T> (&r)[width]) const { unpack<T>(at[i], r); }
 };
 
 // Writes vector i of this thread.
 template <class T, int width>
 __device__ void store_row_vector(T* g_group, int i, const Acc<T> (&r)[width], int vectors, bool present) {
-  if (present && row_vector(i) < vectors) reinterpret_cast<Vector<T, width>*>(g_group)[row_vector(i)] = pack<T>(r);
+  if (present && row_vector(i) < vectors) store_packed<T, width>(g_group + row_vector(i) * width, pack<T>(r));
 }
 
 // The sum of x along the group, the same bits to each of its threads. Every thread of the block calls it. s_warp may be

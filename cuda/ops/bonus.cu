@@ -26,20 +26,30 @@ struct Parts {
     a.load(g_a, vectors, present);
     b.load(g_b, vectors, present);
   }
+  __device__ void get(int i, A (&r_a)[width], A (&r_b)[width]) const {
+    a.get(i, r_a);
+    b.get(i, r_b);
+  }
   __device__ A dot() const {
     A sum = 0;
 #pragma unroll
-    for (int i = 0; i < n; ++i)
+    for (int i = 0; i < n; ++i) {
+      A a_i[width], b_i[width];
+      get(i, a_i, b_i);
 #pragma unroll
-      for (int k = 0; k < width; ++k) sum += A(a.at[i].at[k]) * A(b.at[i].at[k]);
+      for (int k = 0; k < width; ++k) sum += a_i[k] * b_i[k];
+    }
     return sum;
   }
   __device__ A dot(const cuda::RowPart<A, n, width>& w) const {
     A sum = 0;
 #pragma unroll
-    for (int i = 0; i < n; ++i)
+    for (int i = 0; i < n; ++i) {
+      A a_i[width], b_i[width];
+      get(i, a_i, b_i);
 #pragma unroll
-      for (int k = 0; k < width; ++k) sum += A(a.at[i].at[k]) * A(b.at[i].at[k]) * w.at[i].at[k];
+      for (int k = 0; k < width; ++k) sum += a_i[k] * b_i[k] * w.at[i].at[k];
+    }
     return sum;
   }
 };
@@ -65,9 +75,10 @@ __global__ void __launch_bounds__(cuda::row_threads) bonus_forward_kernel(const 
   const A c = cuda::row_sum(rk.dot(w), s_warp);
 #pragma unroll
   for (int i = 0; i < n; ++i) {
-    A out[width];
+    A y[width], v[width], out[width];
+    yv.get(i, y, v);
 #pragma unroll
-    for (int k = 0; k < width; ++k) out[k] = A(yv.a.at[i].at[k]) + c * A(yv.b.at[i].at[k]);
+    for (int k = 0; k < width; ++k) out[k] = y[k] + c * v[k];
     cuda::store_row_vector(a.g_out + at, i, out, vectors, present);
   }
 }
@@ -100,14 +111,15 @@ __global__ void __launch_bounds__(cuda::row_threads, resident(n))
     const A c = cuda::row_sum(rk.dot(w), s_warp[turn]), g = cuda::row_sum(vd.dot(), s_warp[turn + 1]);
 #pragma unroll
     for (int i = 0; i < n; ++i) {
-      A d_r[width], d_k[width], d_v[width];
+      A r[width], key[width], v[width], d_out[width], d_r[width], d_k[width], d_v[width];
+      rk.get(i, r, key);
+      vd.get(i, v, d_out);
 #pragma unroll
       for (int k = 0; k < width; ++k) {
-        const A r_k = A(rk.a.at[i].at[k]), k_k = A(rk.b.at[i].at[k]);
-        d_r[k] = g * k_k * w.at[i].at[k];
-        d_k[k] = g * r_k * w.at[i].at[k];
-        d_v[k] = c * A(vd.b.at[i].at[k]);
-        r_sum[i][k] += g * r_k * k_k;
+        d_r[k] = g * key[k] * w.at[i].at[k];
+        d_k[k] = g * r[k] * w.at[i].at[k];
+        d_v[k] = c * d_out[k];
+        r_sum[i][k] += g * r[k] * key[k];
       }
       cuda::store_row_vector(a.g_d_r + at, i, d_r, vectors, present && a.g_d_r);
       cuda::store_row_vector(a.g_d_k + at, i, d_k, vectors, present && a.g_d_k);

@@ -16,7 +16,7 @@ namespace {
 
 constexpr int threads = 256;  // of the plain kernels
 constexpr int lanes = 32, stretches = 4;
-constexpr int resident_forward = 6, resident_backward = 3;  // blocks of a multiprocessor
+constexpr int resident_forward = 6, resident_backward = 4;  // blocks of a multiprocessor
 
 template <class T>
 constexpr int channels = std::is_same_v<T, bf16> ? 4 : 16 / int(sizeof(T));  // of a thread; more lack registers
@@ -24,7 +24,7 @@ constexpr int channels = std::is_same_v<T, bf16> ? 4 : 16 / int(sizeof(T));  // 
 template <class T>
 __device__ Acc<T> silu_slope(Acc<T> x) {
   const Acc<T> s = cuda::sigmoid<T>(x);
-  return s * (1 + x * (1 - s));
+  return s + x * s * (1 - s);
 }
 
 // The inputs of one call, and who sees what.
@@ -105,11 +105,11 @@ struct Place {  // what a thread has to do
 };
 
 template <class T, int width>
-struct Channels {  // of one thread: inputs of the three times before, taps and bias
+struct Channels {  // of one thread: the three inputs before, taps and bias
   using A = Acc<T>;
-  using V = cuda::Vector<T, width>;
-  V window[before];
-  A tap[width][before + 1], bias[width];
+  using V = cuda::Packed<T, width>;
+  A input[before + 1][width];  // the last: of now
+  A tap[before + 1][width], bias[width];
 
   __device__ Channels(const Inputs<T>& in, const Place<T, width>& at) {
     const auto* g_tap = reinterpret_cast<const cuda::Vector<A, before + 1>*>(in.g_weight) + at.column;
@@ -117,75 +117,91 @@ struct Channels {  // of one thread: inputs of the three times before, taps and 
     for (int k = 0; k < width; ++k) {
       const cuda::Vector<A, before + 1> taps = g_tap[k];
 #pragma unroll
-      for (int j = 0; j <= before; ++j) tap[k][j] = taps.at[j];
+      for (int j = 0; j <= before; ++j) tap[j][k] = taps.at[j];
     }
     cuda::Vector<A, width> b{};
     if (in.g_bias) b = *reinterpret_cast<const cuda::Vector<A, width>*>(in.g_bias + at.column);
-#pragma unroll
-    for (int k = 0; k < width; ++k) bias[k] = b.at[k];
+    cuda::unpack<A>(b, bias);
     const int64_t start = in.packing.start_of(at.b, at.begin);
 #pragma unroll
     for (int j = 0; j < before; ++j) {
       const int64_t s = at.begin - before + j;
-      window[j] = in.sees(start, s) ? load(in.row(at.b, s) + at.column) : V{};
+      cuda::unpack<T>(in.sees(start, s) ? load(in.row(at.b, s) + at.column) : V{}, input[j]);
     }
   }
   __device__ static V load(const T* g) { return *reinterpret_cast<const V*>(g); }
   __device__ void forget() {
 #pragma unroll
-    for (int j = 0; j < before; ++j) window[j] = V{};
+    for (int j = 0; j < before; ++j)
+#pragma unroll
+      for (int k = 0; k < width; ++k) input[j][k] = 0;
   }
-  __device__ A pre(const V& now, int k) const {
+  __device__ A pre(int k) const {
     A sum = bias[k];
 #pragma unroll
-    for (int j = 0; j < before; ++j) sum += tap[k][j] * A(window[j].at[k]);
-    return sum + tap[k][before] * A(now.at[k]);
+    for (int j = 0; j <= before; ++j) sum += tap[j][k] * input[j][k];
+    return sum;
   }
-  __device__ void push(const V& now) {
+  __device__ void go_on() {
 #pragma unroll
-    for (int j = 0; j + 1 < before; ++j) window[j] = window[j + 1];
-    window[before - 1] = now;
+    for (int j = 0; j < before; ++j)
+#pragma unroll
+      for (int k = 0; k < width; ++k) input[j][k] = input[j + 1][k];
   }
 };
 
-template <class T>
+constexpr int group = 4;  // tokens whose loads are begun together
+
+template <class T, bool with_silu>
 __global__ void __launch_bounds__(lanes* stretches, resident_forward)
     conv_forward_kernel(const Inputs<T> in, const Walk walk,
                         T* g_y,       // [B,T,D]
                         T* g_tail) {  // [B,3,D]
   using A = Acc<T>;
-  constexpr int width = channels<T>, group = 4;
-  using V = cuda::Vector<T, width>;
+  constexpr int width = channels<T>;
+  using V = cuda::Packed<T, width>;
   const Place<T, width> at(in, walk);
   if (!at.present) return;
   Channels<T, width> c(in, at);
   for (int t = at.begin; t < at.end; t += group) {
-    V now[group] = {};
-    bool fresh[group];
     const int64_t first = (int64_t(at.b) * in.steps + t) * in.D + at.column;
+    const auto token = [&](int i, const V& now) {
+      cuda::unpack<T>(now, c.input[before]);
+      A y[width];
 #pragma unroll
-    for (int i = 0; i < group; ++i) {
-      if (t + i < at.end) now[i] = c.load(in.g_x + first + i * in.D);
-      fresh[i] = t + i < at.end && in.packing.resets(at.b, t + i);
+      for (int k = 0; k < width; ++k) {
+        const A pre = c.pre(k);
+        y[k] = with_silu ? pre * cuda::sigmoid<T>(pre) : pre;
+      }
+      *reinterpret_cast<V*>(g_y + first + i * in.D) = cuda::pack<T>(y);
+      c.go_on();
+    };
+    V now[group];
+    if (t + group <= at.end) {
+      const int64_t start = in.packing.start_of(at.b, t + group - 1);
+#pragma unroll
+      for (int i = 0; i < group; ++i) now[i] = c.load(in.g_x + first + i * in.D);
+      if (start == 0 || start < t) {  // no document begins here
+#pragma unroll
+        for (int i = 0; i < group; ++i) token(i, now[i]);
+        continue;
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < group; ++i)
+        if (t + i < at.end) now[i] = c.load(in.g_x + first + i * in.D);
     }
 #pragma unroll
     for (int i = 0; i < group; ++i) {
       if (t + i >= at.end) break;
-      if (fresh[i]) c.forget();
-      A y[width];
-#pragma unroll
-      for (int k = 0; k < width; ++k) {
-        const A pre = c.pre(now[i], k);
-        y[k] = in.with_silu ? pre * cuda::sigmoid<T>(pre) : pre;
-      }
-      *reinterpret_cast<V*>(g_y + first + i * in.D) = cuda::pack<T>(y);
-      c.push(now[i]);
+      if (in.packing.resets(at.b, t + i)) c.forget();
+      token(i, now[i]);
     }
   }
-  if (at.end == in.steps)
+  if (at.end < in.steps) return;
 #pragma unroll
-    for (int j = 0; j < before; ++j)
-      *reinterpret_cast<V*>(g_tail + (int64_t(at.b) * before + j) * in.D + at.column) = c.window[j];
+  for (int j = 0; j < before; ++j)
+    *reinterpret_cast<V*>(g_tail + (int64_t(at.b) * before + j) * in.D + at.column) = cuda::pack<T>(c.input[j]);
 }
 
 template <class T>
@@ -194,13 +210,13 @@ struct Gradients {
   T *g_d_x, *g_d_history;     // [B,T,D] [B,3,D] or null
 };
 
-template <class T>
+template <class T, bool with_silu>
 __global__ void __launch_bounds__(lanes* stretches, resident_backward)
     conv_backward_kernel(const Inputs<T> in, const Gradients<T> a, const Walk walk,
                          Acc<T>* g_partial) {  // [blocks,5,D]: taps and bias; or null
   using A = Acc<T>;
-  constexpr int width = channels<T>, group = 4;  // tokens whose loads are begun together
-  using V = cuda::Vector<T, width>;
+  constexpr int width = channels<T>;
+  using V = cuda::Packed<T, width>;
   __shared__ A s_sum[stretches][before + 2][lanes * width];
   const Place<T, width> at(in, walk);
   A r_sum[before + 2][width] = {};
@@ -210,56 +226,82 @@ __global__ void __launch_bounds__(lanes* stretches, resident_backward)
     const int64_t last_start = in.packing.start_of(at.b, in.steps - 1);
     const int stop = at.end + before,
               read = int(min(in.steps, int64_t(stop)));  // until `stop` the inputs of this stretch are seen
-    for (int t = at.begin; t < stop; t += group) {
-      V now[group] = {}, d_y[group] = {};
-      int start[group];
-      const int64_t first = (int64_t(at.b) * in.steps + t) * in.D + at.column;
+    // Token `now` adds its part to the gradients: `seen` inputs before it are of its document.
+    const auto add = [&](const V& now, const V& d_now, int seen, bool own) {
+      A d[width];
+      cuda::unpack<T>(now, c.input[before]);
+      cuda::unpack<T>(d_now, d);
 #pragma unroll
-      for (int i = 0; i < group; ++i)
-        if (t + i < read) {
-          now[i] = c.load(in.g_x + first + i * in.D);
-          d_y[i] = c.load(a.g_d_y + first + i * in.D);
-          start[i] = int(in.packing.start_of(at.b, t + i));
+      for (int k = 0; k < width; ++k) {
+        if (with_silu) d[k] *= silu_slope<T>(c.pre(k));
+        if (own) {
+#pragma unroll
+          for (int j = 0; j <= before; ++j) r_sum[j][k] += d[k] * c.input[j][k];
+          r_sum[before + 1][k] += d[k];
         }
+#pragma unroll
+        for (int j = 0; j < before; ++j)
+          if (before - j <= seen) pending[j][k] += c.tap[j][k] * d[k];
+        pending[before][k] = c.tap[before][k] * d[k];
+      }
+    };
+    const auto go_on = [&] {
+#pragma unroll
+      for (int j = 0; j < before; ++j)
+#pragma unroll
+        for (int k = 0; k < width; ++k) pending[j][k] = pending[j + 1][k];
+      c.go_on();
+    };
+    for (int t = at.begin; t < stop; t += group) {
+      const int64_t first = (int64_t(at.b) * in.steps + t) * in.D + at.column;
+      V now[group], d_now[group];
+      if (t - before >= at.begin && t + group <= at.end && a.g_d_x) {
+        const int64_t start = in.packing.start_of(at.b, t + group - 1);
+#pragma unroll
+        for (int i = 0; i < group; ++i) {
+          now[i] = c.load(in.g_x + first + i * in.D);
+          d_now[i] = c.load(a.g_d_y + first + i * in.D);
+        }
+        if (start == 0 || start <= t - before) {  // all inputs are of one document and of this stretch
+          T* g_d_x = a.g_d_x + first - before * in.D;
+#pragma unroll
+          for (int i = 0; i < group; ++i) {
+            add(now[i], d_now[i], before, true);
+            cuda::store_packed<T, width>(g_d_x + i * in.D, cuda::pack<T>(pending[0]));
+            go_on();
+          }
+          continue;
+        }
+      } else {
+#pragma unroll
+        for (int i = 0; i < group; ++i)
+          if (t + i < read) {
+            now[i] = c.load(in.g_x + first + i * in.D);
+            d_now[i] = c.load(a.g_d_y + first + i * in.D);
+          }
+      }
 #pragma unroll
       for (int i = 0; i < group; ++i) {
         const int time = t + i, s = time - before;
         if (time >= stop) break;
         if (time < read) {
-          const int seen = start[i] == 0 ? before : time - start[i];  // inputs before this one, of its document
+          const int own_start = int(in.packing.start_of(at.b, time)), seen = own_start == 0 ? before : time - own_start;
           if (seen == 0) c.forget();
-#pragma unroll
-          for (int k = 0; k < width; ++k) {
-            A d = A(d_y[i].at[k]);
-            if (in.with_silu) d *= silu_slope<T>(c.pre(now[i], k));
-            if (time < at.end) {
-#pragma unroll
-              for (int j = 0; j < before; ++j) r_sum[j][k] += d * A(c.window[j].at[k]);
-              r_sum[before][k] += d * A(now[i].at[k]);
-              r_sum[before + 1][k] += d;
-            }
-#pragma unroll
-            for (int j = 0; j < before; ++j)
-              if (before - j <= seen) pending[j][k] += c.tap[k][j] * d;
-            pending[before][k] = c.tap[k][before] * d;
-          }
+          add(now[i], d_now[i], seen, time < at.end);
         }
         T* g_to = s < 0 ? a.g_d_history : s >= at.begin ? a.g_d_x : nullptr;
         if (g_to) {  // the input of time s has been seen for the last time
           g_to += (s < 0 ? int64_t(at.b) * before + before + s : at.b * in.steps + s) * in.D + at.column;
           const int64_t place = s - in.steps + before;  // in the tail
           if (a.g_d_tail && place >= 0 && in.sees(last_start, s)) {
-            const V d_tail = c.load(a.g_d_tail + (at.b * before + place) * in.D + at.column);
+            A d_tail[width];
+            cuda::unpack<T>(c.load(a.g_d_tail + (at.b * before + place) * in.D + at.column), d_tail);
 #pragma unroll
-            for (int k = 0; k < width; ++k) pending[0][k] += A(d_tail.at[k]);
+            for (int k = 0; k < width; ++k) pending[0][k] += d_tail[k];
           }
           *reinterpret_cast<V*>(g_to) = cuda::pack<T>(pending[0]);
         }
-#pragma unroll
-        for (int k = 0; k < width; ++k)
-#pragma unroll
-          for (int j = 0; j < before; ++j) pending[j][k] = pending[j + 1][k];
-        c.push(now[i]);
+        go_on();
       }
     }
   }
@@ -371,9 +413,9 @@ void forward(const CausalConv1dForward& a) {
     if (vectors_fit(in, width, {y, tail})) {
       const int64_t columns = in.D / width;
       const Walk walk = plan_walk(in.B, in.steps, columns, resident_forward);
-      conv_forward_kernel<T>
-          <<<dim3(walk.blocks(in.B), cuda::blocks_for(columns, lanes)), dim3(lanes, stretches), 0, stream>>>(in, walk,
-                                                                                                             y, tail);
+      const auto kernel = in.with_silu ? conv_forward_kernel<T, true> : conv_forward_kernel<T, false>;
+      kernel<<<dim3(walk.blocks(in.B), cuda::blocks_for(columns, lanes)), dim3(lanes, stretches), 0, stream>>>(in, walk,
+                                                                                                               y, tail);
       cuda::cuda_check(cudaGetLastError());
       return;
     }
@@ -401,7 +443,8 @@ void backward(const CausalConv1dBackward& a) {
       const unsigned blocks = walk.blocks(in.B);
       const Tensor partial =
           with_parameters ? Tensor(a.device(), {blocks, (in.W + 1) * in.D}, dtype_of<A>()) : Tensor();
-      conv_backward_kernel<T><<<dim3(blocks, cuda::blocks_for(columns, lanes)), dim3(lanes, stretches), 0, stream>>>(
+      const auto kernel = in.with_silu ? conv_backward_kernel<T, true> : conv_backward_kernel<T, false>;
+      kernel<<<dim3(blocks, cuda::blocks_for(columns, lanes)), dim3(lanes, stretches), 0, stream>>>(
           in, g, walk, pointer<A>(partial));
       cuda::cuda_check(cudaGetLastError());
       if (with_parameters) cuda::add_partials<A>(partial, to);

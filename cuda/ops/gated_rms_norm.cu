@@ -35,9 +35,9 @@ struct Gated {
   }
   __device__ A d_gate(A d_y, A w, A r, A pull) const {
     const A d_silu = gate_first ? r * (d_y * w - v * pull) * x : d_y * w * x * r;
-    return d_silu * s * (1 + z * (1 - s));
+    return d_silu * (s + silu * (1 - s));
   }
-  __device__ A d_weight(A d_y, A r) const { return d_y * v * r * factor; }
+  __device__ A d_weight(A d_y, A r) const { return d_y * r * factor * v; }
 };
 
 template <class T, bool gate_first, int n>
@@ -58,14 +58,18 @@ __global__ void __launch_bounds__(cuda::row_threads, 3)
   z.load(g_gate + row * D, vectors, present);
   A v[n][width], factor[n][width], squares = 0;
 #pragma unroll
-  for (int i = 0; i < n; ++i)
+  for (int i = 0; i < n; ++i) {
+    A x_i[width], z_i[width];
+    x.get(i, x_i);
+    z.get(i, z_i);
 #pragma unroll
     for (int k = 0; k < width; ++k) {
-      const Gated<T, gate_first> e{A(x.at[i].at[k]), A(z.at[i].at[k])};
+      const Gated<T, gate_first> e(x_i[k], z_i[k]);
       v[i][k] = e.v;
       factor[i][k] = e.factor;
       squares += e.v * e.v;
     }
+  }
   const A r = 1 / sqrt(cuda::row_sum(squares, s_warp) / A(D) + A(eps));
   cuda::RowPart<A, n, width> w;
   w.load(g_weight, vectors, present);
@@ -113,27 +117,31 @@ __global__ void __launch_bounds__(cuda::row_threads, resident)
 #pragma unroll
     for (int i = 0; i < n; ++i) {
       const auto w = cuda::load_row_vector<A, width>(a.g_weight, i, vectors, present);
+      A x_i[width], z_i[width], d_i[width];
+      x.get(i, x_i);
+      z.get(i, z_i);
+      d_y.get(i, d_i);
 #pragma unroll
       for (int k = 0; k < width; ++k) {
-        const Gated<T, gate_first> e{A(x.at[i].at[k]), A(z.at[i].at[k])};
-        dot += A(d_y.at[i].at[k]) * w.at[k] * e.factor * e.v;
+        const Gated<T, gate_first> e(x_i[k], z_i[k]);
+        dot += d_i[k] * w.at[k] * e.factor * e.v;
       }
     }
     const A pull = r * r * cuda::row_sum(dot, s_warp[turn ^= 1]) / A(a.D);
 #pragma unroll
     for (int i = 0; i < n; ++i) {
       // Once more, from the first cache: what the sum above was made of does not fit into registers.
-      const auto x_i = cuda::load_row_vector<T, width>(a.g_x + at, i, vectors, present);
-      const auto z_i = cuda::load_row_vector<T, width>(a.g_gate + at, i, vectors, present);
-      const auto d_i = cuda::load_row_vector<T, width>(a.g_d_y + at, i, vectors, present);
+      A x_i[width], z_i[width], d_i[width], d_x[width], d_gate[width];
+      cuda::unpack<T>(cuda::load_row_vector<T, width>(a.g_x + at, i, vectors, present), x_i);
+      cuda::unpack<T>(cuda::load_row_vector<T, width>(a.g_gate + at, i, vectors, present), z_i);
+      cuda::unpack<T>(cuda::load_row_vector<T, width>(a.g_d_y + at, i, vectors, present), d_i);
       const auto w = cuda::load_row_vector<A, width>(a.g_weight, i, vectors, present);
-      A d_x[width], d_gate[width];
 #pragma unroll
       for (int k = 0; k < width; ++k) {
-        const Gated<T, gate_first> e{A(x_i.at[k]), A(z_i.at[k])};
-        d_x[k] = e.d_x(A(d_i.at[k]), w.at[k], r, pull);
-        d_gate[k] = e.d_gate(A(d_i.at[k]), w.at[k], r, pull);
-        r_sum[i][k] += e.d_weight(A(d_i.at[k]), r);
+        const Gated<T, gate_first> e(x_i[k], z_i[k]);
+        d_x[k] = e.d_x(d_i[k], w.at[k], r, pull);
+        d_gate[k] = e.d_gate(d_i[k], w.at[k], r, pull);
+        r_sum[i][k] += e.d_weight(d_i[k], r);
       }
       cuda::store_row_vector(a.g_d_x + at, i, d_x, vectors, present && a.g_d_x);
       cuda::store_row_vector(a.g_d_gate + at, i, d_gate, vectors, present && a.g_d_gate);

@@ -39,23 +39,30 @@ __global__ void __launch_bounds__(cuda::row_threads)
   x.load(g_x + at, vectors, present);
   A sum = 0, squares = 0;
 #pragma unroll
-  for (int i = 0; i < n; ++i)
+  for (int i = 0; i < n; ++i) {
+    A x_i[width];
+    x.get(i, x_i);
 #pragma unroll
-    for (int k = 0; k < width; ++k) sum += A(x.at[i].at[k]);
+    for (int k = 0; k < width; ++k) sum += x_i[k];
+  }
   const A mean = cuda::row_sum(sum, s_warp[0]) / count;
 #pragma unroll
   for (int i = 0; i < n; ++i)
-    if (cuda::row_vector(i) < vectors)
+    if (cuda::row_vector(i) < vectors) {
+      A x_i[width];
+      x.get(i, x_i);
 #pragma unroll
-      for (int k = 0; k < width; ++k) squares += (A(x.at[i].at[k]) - mean) * (A(x.at[i].at[k]) - mean);
+      for (int k = 0; k < width; ++k) squares += (x_i[k] - mean) * (x_i[k] - mean);
+    }
   const A r = 1 / sqrt(cuda::row_sum(squares, s_warp[1]) / count + A(eps));
 #pragma unroll
   for (int i = 0; i < n; ++i) {
     const auto w = cuda::load_row_vector<A, width>(g_weight + channel, i, vectors, present);
     const auto bias = cuda::load_row_vector<A, width>(g_bias + channel, i, vectors, present);
-    A y[width];
+    A x_i[width], y[width];
+    x.get(i, x_i);
 #pragma unroll
-    for (int k = 0; k < width; ++k) y[k] = (A(x.at[i].at[k]) - mean) * r * w.at[k] + bias.at[k];
+    for (int k = 0; k < width; ++k) y[k] = (x_i[k] - mean) * r * w.at[k] + bias.at[k];
     cuda::store_row_vector(g_y + at, i, y, vectors, present);
   }
   if (!present || threadIdx.x > 0) return;
@@ -94,11 +101,14 @@ __global__ void __launch_bounds__(cuda::row_threads, resident(n))
 #pragma unroll
     for (int i = 0; i < n; ++i) {
       const auto w = cuda::load_row_vector<A, width>(g_weight, i, vectors, present);
+      A x_i[width], d_i[width];
+      x.get(i, x_i);
+      d_y.get(i, d_i);
 #pragma unroll
       for (int k = 0; k < width; ++k) {
-        const A g = A(d_y.at[i].at[k]) * w.at[k];  // 0 past the end of the group
+        const A g = d_i[k] * w.at[k];  // 0 past the end of the group
         sum += g;
-        dot += g * (A(x.at[i].at[k]) - mean);
+        dot += g * (x_i[k] - mean);
       }
     }
     turn ^= 2;
@@ -107,16 +117,16 @@ __global__ void __launch_bounds__(cuda::row_threads, resident(n))
 #pragma unroll
     for (int i = 0; i < n; ++i) {
       // Once more, from the first cache: what the sums above were made of does not fit into registers.
-      const auto x_i = cuda::load_row_vector<T, width>(a.g_x + at, i, vectors, present);
-      const auto d_i = cuda::load_row_vector<T, width>(a.g_d_y + at, i, vectors, present);
+      A x_i[width], d_i[width], d_x[width];
+      cuda::unpack<T>(cuda::load_row_vector<T, width>(a.g_x + at, i, vectors, present), x_i);
+      cuda::unpack<T>(cuda::load_row_vector<T, width>(a.g_d_y + at, i, vectors, present), d_i);
       const auto w = cuda::load_row_vector<A, width>(g_weight, i, vectors, present);
-      A d_x[width];
 #pragma unroll
       for (int k = 0; k < width; ++k) {
-        const A centred = A(x_i.at[k]) - mean, d = A(d_i.at[k]);
-        d_x[k] = r * (d * w.at[k] - mean_g - centred * pull);
-        r_weight[i][k] += d * centred * r;
-        r_bias[i][k] += d;
+        const A centred = x_i[k] - mean;
+        d_x[k] = r * (d_i[k] * w.at[k] - mean_g - centred * pull);
+        r_weight[i][k] += d_i[k] * r * centred;
+        r_bias[i][k] += d_i[k];
       }
       cuda::store_row_vector(a.g_d_x + at, i, d_x, vectors, present && a.g_d_x);
     }

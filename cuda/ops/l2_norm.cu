@@ -27,15 +27,19 @@ __global__ void __launch_bounds__(cuda::row_threads) l2_norm_forward_kernel(cons
   x.load(g_x + at, vectors, present);
   A squares = 0;
 #pragma unroll
-  for (int i = 0; i < n; ++i)
+  for (int i = 0; i < n; ++i) {
+    A x_i[width];
+    x.get(i, x_i);
 #pragma unroll
-    for (int k = 0; k < width; ++k) squares += A(x.at[i].at[k]) * A(x.at[i].at[k]);
+    for (int k = 0; k < width; ++k) squares += x_i[k] * x_i[k];
+  }
   const A r = 1 / sqrt(cuda::row_sum(squares, s_warp) + A(eps));
 #pragma unroll
   for (int i = 0; i < n; ++i) {
-    A y[width];
+    A x_i[width], y[width];
+    x.get(i, x_i);
 #pragma unroll
-    for (int k = 0; k < width; ++k) y[k] = A(x.at[i].at[k]) * r;
+    for (int k = 0; k < width; ++k) y[k] = x_i[k] * r;
     cuda::store_row_vector(g_y + at, i, y, vectors, present);
   }
   if (present && threadIdx.x == 0) g_r[row] = r;
@@ -58,15 +62,21 @@ __global__ void __launch_bounds__(cuda::row_threads) l2_norm_backward_kernel(con
   const A r = present ? g_r[row] : A(0);
   A dot = 0;  // with y = x r formed first: r^3 alone can leave f32's range
 #pragma unroll
-  for (int i = 0; i < n; ++i)
+  for (int i = 0; i < n; ++i) {
+    A x_i[width], d_i[width];
+    x.get(i, x_i);
+    d_y.get(i, d_i);
 #pragma unroll
-    for (int k = 0; k < width; ++k) dot += A(x.at[i].at[k]) * r * A(d_y.at[i].at[k]);
+    for (int k = 0; k < width; ++k) dot += x_i[k] * r * d_i[k];
+  }
   dot = cuda::row_sum(dot, s_warp);
 #pragma unroll
   for (int i = 0; i < n; ++i) {
-    A d_x[width];
+    A x_i[width], d_i[width], d_x[width];
+    x.get(i, x_i);
+    d_y.get(i, d_i);
 #pragma unroll
-    for (int k = 0; k < width; ++k) d_x[k] = r * (A(d_y.at[i].at[k]) - A(x.at[i].at[k]) * r * dot);
+    for (int k = 0; k < width; ++k) d_x[k] = r * (d_i[k] - x_i[k] * r * dot);
     cuda::store_row_vector(g_d_x + at, i, d_x, vectors, present);
   }
 }

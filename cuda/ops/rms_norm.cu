@@ -32,15 +32,19 @@ __global__ void __launch_bounds__(cuda::row_threads) rms_norm_forward_kernel(con
   w.load(g_weight, vectors, true);
   A squares = 0;
 #pragma unroll
-  for (int i = 0; i < n; ++i)
+  for (int i = 0; i < n; ++i) {
+    A x_i[width];
+    x.get(i, x_i);
 #pragma unroll
-    for (int k = 0; k < width; ++k) squares += A(x.at[i].at[k]) * A(x.at[i].at[k]);
+    for (int k = 0; k < width; ++k) squares += x_i[k] * x_i[k];
+  }
   const A r = 1 / sqrt(cuda::row_sum(squares, s_warp) / A(D) + A(eps));
 #pragma unroll
   for (int i = 0; i < n; ++i) {
-    A y[width];
+    A x_i[width], y[width];
+    x.get(i, x_i);
 #pragma unroll
-    for (int k = 0; k < width; ++k) y[k] = A(x.at[i].at[k]) * r * w.at[i].at[k];
+    for (int k = 0; k < width; ++k) y[k] = x_i[k] * r * w.at[i].at[k];
     cuda::store_row_vector(g_y + row * D, i, y, vectors, present);
   }
   if (present && threadIdx.x == 0) g_r[row] = r;
@@ -72,22 +76,24 @@ __global__ void __launch_bounds__(cuda::row_threads, resident)
 #pragma unroll
     for (int i = 0; i < n; ++i) {
       const auto w = cuda::load_row_vector<A, width>(g_weight, i, vectors, true);
+      A x_i[width], d_i[width];
+      x.get(i, x_i);
+      d_y.get(i, d_i);
 #pragma unroll
-      for (int k = 0; k < width; ++k) dot += A(d_y.at[i].at[k]) * w.at[k] * A(x.at[i].at[k]);
+      for (int k = 0; k < width; ++k) dot += d_i[k] * w.at[k] * x_i[k];
     }
     const A pull = r * r * cuda::row_sum(dot, s_warp[turn ^= 1]) / A(D);
 #pragma unroll
     for (int i = 0; i < n; ++i) {
       // Once more, from the first cache: what the sum above was made of does not fit into registers.
-      const auto x_i = cuda::load_row_vector<T, width>(g_x + row * D, i, vectors, present);
-      const auto d_i = cuda::load_row_vector<T, width>(g_d_y + row * D, i, vectors, present);
+      A x_i[width], d_i[width], d_x[width];
+      cuda::unpack<T>(cuda::load_row_vector<T, width>(g_x + row * D, i, vectors, present), x_i);
+      cuda::unpack<T>(cuda::load_row_vector<T, width>(g_d_y + row * D, i, vectors, present), d_i);
       const auto w = cuda::load_row_vector<A, width>(g_weight, i, vectors, true);
-      A d_x[width];
 #pragma unroll
       for (int k = 0; k < width; ++k) {
-        const A x_k = A(x_i.at[k]), d_k = A(d_i.at[k]);
-        d_x[k] = r * (d_k * w.at[k] - x_k * pull);
-        r_sum[i][k] += d_k * x_k * r;
+        d_x[k] = r * (d_i[k] * w.at[k] - x_i[k] * pull);
+        r_sum[i][k] += d_i[k] * r * x_i[k];
       }
       cuda::store_row_vector(g_d_x + row * D, i, d_x, vectors, present && g_d_x);
     }

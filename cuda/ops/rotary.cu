@@ -39,26 +39,26 @@ __device__ void sine_cosine(double angle, float& s, float& c) {
 template <class T, int width>
 struct Pairs {
   using A = Acc<T>;
-  using V = cuda::Vector<T, width>;
+  using V = cuda::Packed<T, width>;
   A s[width], c[width];
 
   __device__ void turn_heads(const T* g_x, T* g_y, int64_t H, int64_t K) const {
-    V low = *reinterpret_cast<const V*>(g_x), high = *reinterpret_cast<const V*>(g_x + K / 2);
+    V next_low = cuda::load_packed<T, width>(g_x), next_high = cuda::load_packed<T, width>(g_x + K / 2);
     for (int64_t h = 0; h < H; ++h) {
-      V next_low = low, next_high = high;
+      A low[width], high[width], y_low[width], y_high[width];
+      cuda::unpack<T>(next_low, low);
+      cuda::unpack<T>(next_high, high);
       if (h + 1 < H) {
-        next_low = *reinterpret_cast<const V*>(g_x + (h + 1) * K);
-        next_high = *reinterpret_cast<const V*>(g_x + (h + 1) * K + K / 2);
+        next_low = cuda::load_packed<T, width>(g_x + (h + 1) * K);
+        next_high = cuda::load_packed<T, width>(g_x + (h + 1) * K + K / 2);
       }
-      A y_low[width], y_high[width];
 #pragma unroll
       for (int k = 0; k < width; ++k) {
-        y_low[k] = A(low.at[k]) * c[k] - A(high.at[k]) * s[k];
-        y_high[k] = A(low.at[k]) * s[k] + A(high.at[k]) * c[k];
+        y_low[k] = low[k] * c[k] - high[k] * s[k];
+        y_high[k] = low[k] * s[k] + high[k] * c[k];
       }
-      *reinterpret_cast<V*>(g_y + h * K) = cuda::pack<T>(y_low);
-      *reinterpret_cast<V*>(g_y + h * K + K / 2) = cuda::pack<T>(y_high);
-      low = next_low, high = next_high;
+      cuda::store_packed<T, width>(g_y + h * K, cuda::pack<T>(y_low));
+      cuda::store_packed<T, width>(g_y + h * K + K / 2, cuda::pack<T>(y_high));
     }
   }
 };

@@ -16,7 +16,7 @@ constexpr int run = 8;  // tokens of a thread
 
 template <class T, int width>
 struct Place {  // of this thread
-  using V = cuda::Vector<T, width>;
+  using V = cuda::Packed<T, width>;
   int64_t b, begin, d, D, steps;
 
   __device__ Place(int64_t D, int64_t steps) : D(D), steps(steps) {
@@ -25,16 +25,18 @@ struct Place {  // of this thread
     begin = i / columns % runs * run;
     b = i / columns / runs;
   }
-  __device__ V load(const T* g, int64_t t) const { return *reinterpret_cast<const V*>(g + (b * steps + t) * D + d); }
-  __device__ V load_edge(const T* g) const { return g ? *reinterpret_cast<const V*>(g + b * D + d) : V{}; }  // [B,D]
+  __device__ V load(const T* g, int64_t t) const { return cuda::load_packed<T, width>(g + (b * steps + t) * D + d); }
+  __device__ V load_edge(const T* g) const { return g ? cuda::load_packed<T, width>(g + b * D + d) : V{}; }  // [B,D]
 };
 
 template <class T, int width>
-__device__ cuda::Vector<T, width> difference(const cuda::Vector<T, width>& a, const cuda::Vector<T, width>& b) {
-  Acc<T> r[width];
+__device__ cuda::Packed<T, width> difference(const cuda::Packed<T, width>& a, const cuda::Packed<T, width>& b) {
+  Acc<T> x[width], y[width];
+  cuda::unpack<T>(a, x);
+  cuda::unpack<T>(b, y);
 #pragma unroll
-  for (int k = 0; k < width; ++k) r[k] = Acc<T>(a.at[k]) - Acc<T>(b.at[k]);
-  return cuda::pack<T>(r);
+  for (int k = 0; k < width; ++k) x[k] -= y[k];
+  return cuda::pack<T>(x);
 }
 
 template <class T, int width>
@@ -44,7 +46,7 @@ __global__ void token_shift_forward_kernel(const T* g_x,         // [B,T,D]
                                            T* g_tail,            // [B,D]
                                            PackingView packing,  // [B,T]
                                            int64_t B, int64_t D) {
-  using V = cuda::Vector<T, width>;
+  using V = cuda::Packed<T, width>;
   const Place<T, width> at(D, packing.T);
   if (at.b >= B) return;
   V x[run + 1];  // from the token before
@@ -57,7 +59,7 @@ __global__ void token_shift_forward_kernel(const T* g_x,         // [B,T,D]
     const int64_t t = at.begin + i;
     if (t >= at.steps) break;
     const V before = packing.resets(at.b, t) ? V{} : x[i];
-    *reinterpret_cast<V*>(g_y + (at.b * at.steps + t) * D + at.d) = difference(before, x[i + 1]);
+    *reinterpret_cast<V*>(g_y + (at.b * at.steps + t) * D + at.d) = difference<T, width>(before, x[i + 1]);
     if (t + 1 == at.steps) *reinterpret_cast<V*>(g_tail + at.b * D + at.d) = x[i + 1];
   }
 }
@@ -69,7 +71,7 @@ __global__ void token_shift_backward_kernel(const T* g_d_y,       // [B,T,D] or 
                                             T* g_d_last,          // [B,D] or null
                                             PackingView packing,  // [B,T]
                                             int64_t B, int64_t D) {
-  using V = cuda::Vector<T, width>;
+  using V = cuda::Packed<T, width>;
   const Place<T, width> at(D, packing.T);
   if (at.b >= B) return;
   V d[run + 1];  // to the token after
@@ -82,7 +84,7 @@ __global__ void token_shift_backward_kernel(const T* g_d_y,       // [B,T,D] or 
     V after = d[i + 1];
     if (t + 1 == at.steps) after = at.load_edge(g_d_tail);
     else if (packing.resets(at.b, t + 1)) after = V{};
-    if (g_d_x) *reinterpret_cast<V*>(g_d_x + (at.b * at.steps + t) * D + at.d) = difference(after, d[i]);
+    if (g_d_x) *reinterpret_cast<V*>(g_d_x + (at.b * at.steps + t) * D + at.d) = difference<T, width>(after, d[i]);
     if (g_d_last && t == 0) *reinterpret_cast<V*>(g_d_last + at.b * D + at.d) = d[i];
   }
 }
