@@ -1,7 +1,7 @@
 // ssd_scan on CUDA: bf16 chunks of 64 with tensor cores; plain kernels for everything else.
-//   plan     forward: G, then a block walks the chunks of a head and 64 columns of its state. Backward: G; a walk back gives d of
+//   plan     forward: a block walks the chunks of twice 64 columns of x, the state in registers. Backward: a walk back gives d of
 //            each state; then all chunks at once, a block going through a group's heads in their order. Plain: passes as on the CPU
-//   grid     walks B*H*P/64 blocks of 256 (128 columns, 512 threads for N > 128); the rest B*chunks*G blocks of 256, more where few
+//   grid     walks B*H*P/128 blocks of 256; then B*chunks*G blocks of 512, more where that is few; of 256, a head each, for N > 128
 //   traffic  forward x b c in, y and states out; back: dy c in, d states out, then x dy b c states d states in, d_x d_b d_c out
 //   limits   tensor cores: bf16, chunk 64, P and N multiples of 8, N <= 256; plain: f32 f64 bf16, any shape and chunk
 //   ceiling  HBM: B=8 T=2048 H=24 P=64 N=128 moves 210 MB forward and 500 MB backward, 70 and 167 us at 3 TB/s
@@ -10,14 +10,13 @@
 namespace taper::kernels {
 namespace {
 
-// The tensor-core kernels move 16 bytes at a time and hold at most 256 rows of a state.
-bool fits_tensor_cores(const SsdScanInputs& in, int64_t chunk, std::initializer_list<Tensor> others) {
+// The tensor-core kernels move 16 bytes at a time and hold at most 256 rows of a state. The states they leave for the
+// backward are theirs, [P,N] each: both passes must decide alike, by the inputs alone.
+bool fits_tensor_cores(const SsdScanInputs& in, int64_t chunk) {
   if (in.x.dtype() != Dtype::bf16 || chunk != ssd::rows || in.x.numel() == 0) return false;
   const int64_t P = in.x.size(3), N = in.b.size(3);
   bool fits = P % 8 == 0 && N % 8 == 0 && N >= 8 && N <= 256;
-  auto check = [&](const Tensor& t) { fits = fits && t && reinterpret_cast<uintptr_t>(t.data<void>()) % 16 == 0; };
-  for (const Tensor& t : {in.x, in.b, in.c}) check(t);
-  for (const Tensor& t : others) check(t);
+  for (const Tensor& t : {in.x, in.b, in.c}) fits = fits && reinterpret_cast<uintptr_t>(t.data<void>()) % 16 == 0;
   return fits;
 }
 template <class F>
@@ -28,17 +27,11 @@ void with_rows(int64_t N, F f) {  // f with N rounded up to what is compiled
 }
 
 void forward(const SsdScanForward& a) {
-  if (fits_tensor_cores(a.in, a.chunk, {a.y, a.states, a.final})) {
-    const ssd::View<bf16> v(a.in, a.chunk);
-    const Tensor sum(a.device(), {v.B, v.H, v.steps}, Dtype::f64);
-    ssd::launch_sums(a.device(), v, sum.data<double>());
-    return with_rows(v.N, [&]<int N>() { ssd::launch_forward<N>(a.device(), v, sum.data<double>(), a); });
-  }
+  if (fits_tensor_cores(a.in, a.chunk)) return with_rows(a.in.b.size(3), [&]<int N>() { ssd::launch_forward<N>(a); });
   visit<float, double, bf16>("ssd_scan", a.in.x.dtype(), [&]<class T>() { ssd::plain_forward<T>(a); });
 }
 void backward(const SsdScanBackward& a) {
-  if (fits_tensor_cores(a.in, a.chunk, {a.states, a.d_y, a.d_x, a.d_b, a.d_c}))
-    return with_rows(a.in.b.size(3), [&]<int N>() { ssd::launch_backward<N>(a); });
+  if (fits_tensor_cores(a.in, a.chunk)) return with_rows(a.in.b.size(3), [&]<int N>() { ssd::launch_backward<N>(a); });
   visit<float, double, bf16>("ssd_scan", a.in.x.dtype(), [&]<class T>() { ssd::plain_backward<T>(a); });
 }
 

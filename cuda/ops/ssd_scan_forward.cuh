@@ -1,242 +1,264 @@
-// ssd_scan forward with tensor cores: a block walks the chunks of one head and 64 or 128 columns of its state.
+// ssd_scan forward with tensor cores: a block walks the chunks of twice 64 columns of x, of one head or of two of a group.
 #pragma once
 #include "cuda/ops/ssd_scan_tiles.cuh"
 
 namespace taper::kernels::ssd {
 
-// How the warps share a state [N,columns]: 16 rows by 8 * tiles columns each.
-template <int N>
-struct StateShare {
-  static constexpr int columns = N == 256 ? 128 : 64;  // what B C S and two blocks, or one, leave of a multiprocessor's memory
-  static constexpr int threads = 4 * columns, blocks = N == 256 ? 1 : 2;
-  static constexpr int tiles = N * columns / 128 / (threads / 32);
-  __device__ static int row(int warp) { return 16 * (warp % (N / 16)); }
-  __device__ static int column(int warp) { return 8 * tiles * (warp / (N / 16)); }
-};
+// A walk over the chunks: 8 warps in two sides of 4; a side has 64 columns of one head, a warp 16 of them. Its share of the
+// state stays in its registers as S^T [16,N]: the accumulators of S^T are the right operand of C S as they lie.
+constexpr int walk_threads = 256, side_columns = 64;
 
-// A share's elements in f32 memory, by pairs: f(tile, first accumulator of the pair, pointer) inside N_in x P_in. g_corner is
-// the share's first row and column, offset by this thread's place in a tile.
-template <int tiles, class F>
-__device__ void for_share(float* g_corner, int64_t P, int rows_in, int columns_in, F f) {
-  const int g = int(threadIdx.x) % 32 / 4, q = int(threadIdx.x) % 4;
-#pragma unroll
-  for (int e = 0; e < 4; e += 2) {
-    float* g_row = g_corner + (g + 4 * e) * P + 2 * q;
-#pragma unroll
-    for (int tile = 0; tile < tiles; ++tile)
-      if (g + 4 * e < rows_in && 8 * tile + 2 * q < columns_in) f(tile, e, g_row + 8 * tile);
+struct Side {  // what a side works on
+  int64_t h, p0;
+  int columns;  // inside P; 0: nothing
+
+  // Unit u of a group: its heads in order, 64 columns at a time. The last side may be left over.
+  __device__ Side(const View<bf16>& v, int64_t group, int64_t unit) {
+    const int64_t share = v.H / v.G, p_tiles = (v.P + side_columns - 1) / side_columns;
+    const bool present = unit < share * p_tiles;
+    if (!present) unit = share * p_tiles - 1;
+    h = group * share + unit / p_tiles;
+    p0 = unit % p_tiles * side_columns;
+    columns = present ? int(v.P - p0) : 0;
   }
+};
+HOST_DEVICE inline int64_t walks_of(const View<bf16>& v) {
+  return v.B * v.G * ((v.H / v.G * ((v.P + side_columns - 1) / side_columns) + 1) / 2);
+}
+
+// A warp's share of a state in f32 memory [N,P]: f(tile, accumulator, pointer). g_corner is its first column.
+template <int N, class F>
+__device__ void for_share(float* g_corner, int64_t P, int N_in, int columns_in, F f) {
+  const int g = int(threadIdx.x) % 32 / 4, q = int(threadIdx.x) % 4;
+  float* g_row = g_corner + 2 * q * P + g;
+#pragma unroll
+  for (int tile = 0; tile < N / 8; ++tile, g_row += 8 * P)
+#pragma unroll
+    for (int e = 0; e < 4; ++e)
+      if (8 * tile + 2 * q + e % 2 < N_in && g + e / 2 * 8 < columns_in) f(tile, e, g_row + e % 2 * P + e / 2 * 8);
 }
 
 template <int N>
 struct ForwardMemory {
-  static constexpr int columns = StateShare<N>::columns, b_stages = N == 256 ? 1 : 2;
   alignas(128) bf16 c[2][rows * pitch_of(N)];
-  bf16 b[b_stages][rows * pitch_of(N)], x[2][rows * pitch_of(columns)];
-  bf16 state[N * pitch_of(columns)];         // [N,columns] before the chunk
-  bf16 weights[16 * (16 + 32 + 48 + 64 + 4 * 8)];  // (M E dt)_ij, each strip of 16 rows up to its diagonal
-  ChunkDecays decays;
-  float write[2][rows];                      // exp(G_L - G_j) dt_j
+  bf16 b[2][rows * pitch_of(N)], x[2][2][rows * pitch_of(side_columns)];  // by stage; x also by side
+  bf16 weights[2][16 * (16 + 32 + 48 + 64 + 4 * 8)];                      // by side: (M E dt)_ij, each strip up to its diagonal
+  ChunkDecays decays[2];                                                  // by side
+  float write[2][2][rows];                                                // by stage and side: exp(G_L - G_j) dt_j
 };
 
 template <int N>
-__global__ void __launch_bounds__(StateShare<N>::threads, StateShare<N>::blocks)
-    forward_kernel(View<bf16> v, const double* g_sum,  // [B,H,T]
-                   bf16* g_states,                     // [B,chunks,H,N,P]
-                   bf16* g_y,                          // [B,T,H,P]
-                   float* g_final) {                   // [B,H,N,P]
-  using Share = StateShare<N>;
+__global__ void __launch_bounds__(walk_threads, 1) forward_kernel(View<bf16> v, bf16* g_states,  // [B,chunks,H,P,N]
+                                                                  bf16* g_y,                     // [B,T,H,P]
+                                                                  float* g_final) {              // [B,H,N,P]
   using Memory = ForwardMemory<N>;
-  constexpr int columns = Share::columns, threads = Share::threads, tiles = Share::tiles;
-  constexpr int m_blocks = 128 / columns;  // of 16 columns of C B^T, to each warp
-  constexpr int b_pitch = pitch_of(N), x_pitch = pitch_of(columns);
+  constexpr int tiles = N / 8, b_pitch = pitch_of(N), x_pitch = pitch_of(side_columns), threads = walk_threads;
   extern __shared__ __align__(128) unsigned char s_bytes[];
   Memory& s = *reinterpret_cast<Memory*>(s_bytes);
   const int thread = int(threadIdx.x), warp = thread / 32, g = thread % 32 / 4, q = thread % 4;
-  const int strip = warp % 4, part = warp / 4, state_row = Share::row(warp), state_column = Share::column(warp);
-  const int first = 16 * strip + g, second = first + 8;  // this thread's rows of the chunk
+  const int strip = warp % 4, side = warp / 4;  // of C B^T: 16 rows, 32 columns; of the state and y: the side's columns 16 * strip
+  const int first = 16 * strip + g, second = first + 8;
   Unfold at;
-  const int64_t p0 = at.next((v.P + columns - 1) / columns) * columns, h = at.next(v.H), n = at.rest;
+  const int64_t pairs = walks_of(v) / v.B / v.G, pair = at.next(pairs), group = at.next(v.G), n = at.rest;
+  const Side sides[2] = {Side(v, group, 2 * pair), Side(v, group, 2 * pair + 1)};
+  const Side my = side ? sides[1] : sides[0];
+  const bool one_head = sides[0].h == sides[1].h;
   const int64_t x_row = v.H * v.P, b_row = v.G * v.N;
-  const int P_in = int(v.P - p0), N_in = int(v.N), chunks = int(v.chunks);
-  const bf16 *g_b = v.g_b + v.group(n, 0, h * v.G / v.H), *g_c = v.g_c + v.group(n, 0, h * v.G / v.H);
-  const bf16* g_x = v.g_x + v.head(n, 0, h) * v.P + p0;
+  const int N_in = int(v.N), chunks = int(v.chunks), P_in = my.columns - 16 * strip;
+  const int64_t p0 = my.p0 + 16 * strip;
+  const bf16 *g_b = v.g_b + v.group(n, 0, group), *g_c = v.g_c + v.group(n, 0, group);
 
-  auto copy_b = [&](int k) { copy_tile<rows, N, threads>(s.b[k % Memory::b_stages], g_b + k * rows * b_row, b_row, int(v.length(k)), N_in); };
-  auto copy_c = [&](int k) { copy_tile<rows, N, threads>(s.c[k % 2], g_c + k * rows * b_row, b_row, int(v.length(k)), N_in); };
-  auto copy_x = [&](int k) { copy_tile<rows, columns, threads>(s.x[k % 2], g_x + k * rows * x_row, x_row, int(v.length(k)), P_in); };
-  copy_b(0);
-  copy_c(0);
-  copy_x(0);
-  cuda::copy_async_commit();
-  TokenDecay token;
-  auto finish_token = [&](int k) {
-    token.finish(s.decays, k, thread);
-    s.write[k % 2][thread] = s.decays.out[thread] * token.dt;
+  auto copy = [&](int k) {
+    const int L = int(v.length(k));
+    copy_tile<rows, N, threads>(s.c[k % 2], g_c + k * rows * b_row, b_row, L, N_in);
+    copy_tile<rows, N, threads>(s.b[k % 2], g_b + k * rows * b_row, b_row, L, N_in);
+#pragma unroll
+    for (int u = 0; u < 2; ++u)
+      copy_tile<rows, side_columns, threads>(s.x[k % 2][u], v.g_x + v.head(n, k * rows, sides[u].h) * v.P + sides[u].p0, x_row, L, sides[u].columns);
+    cuda::copy_async_commit();
   };
-  if (thread < rows) {
-    token.read(v, g_sum, n, h, 0, thread);
-    finish_token(0);
+  copy(0);
+  ChunkTokens tokens;  // by the first warp of each side
+  auto finish_tokens = [&](int k) {
+    tokens.finish(s.decays[side], k);
+    const int j = 2 * (thread % 32);
+    const float2 out = two(s.decays[side].out, j);
+    *reinterpret_cast<float2*>(&s.write[k % 2][side][j]) = make_float2(out.x * tokens.dt.x, out.y * tokens.dt.y);
+  };
+  if (strip == 0) {
+    tokens.read(v, n, my.h, 0);
+    finish_tokens(0);
   }
-
-  float r_state[tiles][4] = {};  // S, this warp's share
-  auto for_r_state = [&](const float* g_state, auto f) {  // [B,H,N,P]
-    for_share<tiles>(const_cast<float*>(g_state) + (n * v.H + h) * v.N * v.P + state_row * v.P + p0 + state_column, v.P,
-                     N_in - state_row, P_in - state_column, f);
-  };
+  float r_state[tiles][4] = {};  // S^T: rows p, columns n
   if (v.g_initial)
-    for_r_state(v.g_initial, [&](int tile, int e, const float* g_from) {
-      const float2 pair = *reinterpret_cast<const float2*>(g_from);
-      r_state[tile][e] = pair.x, r_state[tile][e + 1] = pair.y;
-    });
-  auto publish = [&] {
-#pragma unroll
-    for (int tile = 0; tile < tiles; ++tile)
-#pragma unroll
-      for (int e = 0; e < 4; e += 2)
-        *reinterpret_cast<uint32_t*>(&s.state[(state_row + g + 4 * e) * x_pitch + state_column + 8 * tile + 2 * q]) =
-            cuda::pack_bf16(r_state[tile][e], r_state[tile][e + 1]);
-  };
-  publish();
-  const float skip = v.g_d ? v.g_d[h] : 0.0f;
-  bf16* s_weights = s.weights + 128 * strip * (strip + 2);  // the strips before it
-  const int weights_pitch = pitch_of(16 * (strip + 1));
+    for_share<N>(const_cast<float*>(v.g_initial) + (n * v.H + my.h) * v.N * v.P + p0, v.P, N_in, P_in,
+                 [&](int tile, int e, const float* g_from) { r_state[tile][e] = *g_from; });
+  const float skip = v.g_d ? v.g_d[my.h] : 0.0f;
+  auto weights_at = [&](int side, int strip) { return s.weights[side] + 128 * strip * (strip + 2); };  // behind the strips before it
 
   for (int k = 0; k < chunks; ++k) {
     const int L = int(v.length(k));
     const bool more = k + 1 < chunks;
-    const bf16 *s_b = s.b[k % Memory::b_stages], *s_c = s.c[k % 2], *s_x = s.x[k % 2];
+    const bf16 *s_b = s.b[k % 2], *s_c = s.c[k % 2], *s_x = s.x[k % 2][side];
+    {  // the state before the chunk, for the backward
+      bf16* g_to = g_states + v.state(n, k, my.h) + p0 * v.N;
+#pragma unroll
+      for (int tile = 0; tile < tiles; tile += 4) store_wide(&r_state[tile], g_to + 8 * tile, v.N, P_in, N_in - 8 * tile);
+    }
     cuda::copy_async_wait<0>();
     __syncthreads();
     if (more) {
-      copy_c(k + 1);
-      copy_x(k + 1);
-      if constexpr (Memory::b_stages == 2) copy_b(k + 1);
-      if (thread < rows) token.read(v, g_sum, n, h, k + 1, thread);
-    }
-    cuda::copy_async_commit();
-
-    {  // the state before the chunk, for the backward
-      constexpr int pieces = columns / 8;
-      const int i0 = thread / pieces, p = thread % pieces * 8;
-      bf16* g_to = g_states + v.state(n, k, h) + p0 + p + i0 * v.P;
-#pragma unroll
-      for (int i = 0; i < N; i += threads / pieces) {
-        if (i0 + i < N_in && p < P_in) *reinterpret_cast<uint4*>(g_to) = *reinterpret_cast<const uint4*>(&s.state[(i0 + i) * x_pitch + p]);
-        g_to += threads / pieces * v.P;
-      }
+      copy(k + 1);
+      if (strip == 0) tokens.read(v, n, my.h, k + 1);
     }
 
-    // C B^T for the strip's rows and this warp's columns up to the diagonal; C S for the strip's rows and 32 columns.
-    const int blocks = max(0, min(m_blocks, strip + 1 - m_blocks * part));  // of 16 columns
-    float r_m[2 * m_blocks][4] = {}, r_y[4][4] = {};
-#pragma unroll 2
-    for (int e = 0; e < N; e += 16) {
-      uint32_t left[4], right[4];
-      load_left(left, s_c, b_pitch, 16 * strip, e);
+    // M = C B^T for this strip and half of the columns, up to the diagonal; times E dt for both sides' heads.
+    const int blocks = max(0, min(2, strip + 1 - 2 * side));  // of 16 columns
+    float r_m[2][2][4] = {};
+    auto multiply_blocks = [&](auto count) {
 #pragma unroll
-      for (int block = 0; block < m_blocks; ++block)
-        if (block < blocks) {
-          load_right_transposed(right, s_b, b_pitch, 16 * (m_blocks * part + block), e);
-          multiply(r_m[2 * block], r_m[2 * block + 1], left, right);
+      for (int e = 0; e < N; e += 16) {
+        uint32_t left[4], right[4];
+        load_left(left, s_c, b_pitch, 16 * strip, e);
+#pragma unroll
+        for (int block = 0; block < count(); ++block) {
+          load_right_transposed(right, s_b, b_pitch, 32 * side + 16 * block, e);
+          multiply(r_m[block][0], r_m[block][1], left, right);
         }
+      }
+    };
+    if (blocks == 1) multiply_blocks(std::integral_constant<int, 1>{});
+    if (blocks == 2) multiply_blocks(std::integral_constant<int, 2>{});
+    for (int u = 0; u < (one_head ? 1 : 2); ++u) {
+      const ChunkDecays& decays = s.decays[u];
+      bf16* s_to = weights_at(u, strip);
+      const float high_i[2] = {decays.high[first], decays.high[second]}, low_i[2] = {decays.low[first], decays.low[second]};
+      const int from[2] = {decays.from[first], decays.from[second]};
 #pragma unroll
       for (int block = 0; block < 2; ++block) {
-        load_right(right, s.state, x_pitch, e, 32 * part + 16 * block);
-        multiply(r_y[2 * block], r_y[2 * block + 1], left, right);
+        if (block >= blocks) continue;
+        const int j0 = 32 * side + 16 * block, m = j0 + 15;
+        float w[2][4];  // E_ij dt_j; behind the diagonal's block exp(G_i - G_m) times exp(G_m - G_j) dt_j
+        if (j0 < 16 * strip) {
+          float by[2];
+#pragma unroll
+          for (int e = 0; e < 2; ++e) by[e] = from[e] <= m ? __expf((high_i[e] - decays.high[m]) + (low_i[e] - decays.low[m])) : 0.0f;
+#pragma unroll
+          for (int tile = 0; tile < 2; ++tile) {
+            const float2 column = two(decays.column, j0 + 8 * tile + 2 * q);
+            w[tile][0] = by[0] * column.x, w[tile][1] = by[0] * column.y;
+            w[tile][2] = by[1] * column.x, w[tile][3] = by[1] * column.y;
+          }
+        } else {
+#pragma unroll
+          for (int tile = 0; tile < 2; ++tile) {
+            const int j = j0 + 8 * tile + 2 * q;
+            const float2 high_j = two(decays.high, j), low_j = two(decays.low, j), dt = two(decays.dt, j);
+#pragma unroll
+            for (int e = 0; e < 2; ++e) {
+              const int i = e ? second : first;
+              w[tile][2 * e] = j <= i && j >= from[e] ? __expf((high_i[e] - high_j.x) + (low_i[e] - low_j.x)) * dt.x : 0.0f;
+              w[tile][2 * e + 1] = j < i && j + 1 >= from[e] ? __expf((high_i[e] - high_j.y) + (low_i[e] - low_j.y)) * dt.y : 0.0f;
+            }
+          }
+        }
+#pragma unroll
+        for (int tile = 0; tile < 2; ++tile)
+#pragma unroll
+          for (int e = 0; e < 4; e += 2) {
+            const float* r = &r_m[block][tile][e];
+            *reinterpret_cast<uint32_t*>(&s_to[(g + 4 * e) * pitch_of(16 * (strip + 1)) + j0 + 8 * tile + 2 * q]) =
+                cuda::pack_bf16(w[tile][e] * r[0], w[tile][e + 1] * r[1]);
+          }
       }
     }
-    const float in_first = s.decays.in[first], in_second = s.decays.in[second], whole = s.decays.in[rows - 1];
+
+    // exp(G) C S for all rows and this warp's 16 columns.
+    float r_y[4][2][4] = {};
 #pragma unroll
-    for (int tile = 0; tile < 4; ++tile) {
-      r_y[tile][0] *= in_first, r_y[tile][1] *= in_first;
-      r_y[tile][2] *= in_second, r_y[tile][3] *= in_second;
+    for (int e = 0; e < N; e += 16) {
+      const float(&r0)[4] = r_state[e / 8], (&r1)[4] = r_state[e / 8 + 1];
+      const uint32_t right[4] = {cuda::pack_bf16(r0[0], r0[1]), cuda::pack_bf16(r1[0], r1[1]), cuda::pack_bf16(r0[2], r0[3]),
+                                 cuda::pack_bf16(r1[2], r1[3])};
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        uint32_t left[4];
+        load_left(left, s_c, b_pitch, 16 * i, e);
+        multiply(r_y[i][0], r_y[i][1], left, right);
+      }
     }
+    const ChunkDecays& decays = s.decays[side];
+    const float whole = decays.in[rows - 1];
 #pragma unroll
-    for (int block = 0; block < m_blocks; ++block) {
-      if (block >= blocks) continue;
-      const int j0 = 16 * (m_blocks * part + block);
-      const bool diagonal = j0 == 16 * strip;
-      const float by_first = diagonal ? 0 : s.decays.row(first, j0 + 15), by_second = diagonal ? 0 : s.decays.row(second, j0 + 15);
+    for (int i = 0; i < 4; ++i) {
+      const float in_first = decays.in[16 * i + g], in_second = decays.in[16 * i + g + 8];
 #pragma unroll
-      for (int tile = 0; tile < 2; ++tile)
-#pragma unroll
-        for (int e = 0; e < 4; e += 2) {
-          const int i = e ? second : first, j = j0 + 8 * tile + 2 * q;
-          const float by = e ? by_second : by_first, *m = &r_m[2 * block + tile][e];
-          const float w0 = diagonal ? s.decays.pair(i, j) : by * s.decays.column[j];
-          const float w1 = diagonal ? s.decays.pair(i, j + 1) : by * s.decays.column[j + 1];
-          *reinterpret_cast<uint32_t*>(&s_weights[(g + 4 * e) * weights_pitch + j]) = cuda::pack_bf16(w0 * m[0], w1 * m[1]);
-        }
+      for (int tile = 0; tile < 2; ++tile) {
+        r_y[i][tile][0] *= in_first, r_y[i][tile][1] *= in_first;
+        r_y[i][tile][2] *= in_second, r_y[i][tile][3] *= in_second;
+      }
     }
     __syncthreads();
-    if (more && thread < rows) finish_token(k + 1);
+    if (more && strip == 0) finish_tokens(k + 1);
 
     // The pairs' part of y, the skip, and out.
 #pragma unroll
-    for (int e = 0; e < rows; e += 16) {
-      if (e > 16 * strip) continue;
+    for (int e = 0; e < 4; ++e) {
       uint32_t left[4], right[4];
-      load_left(left, s_weights, weights_pitch, 0, e);
+      load_right(right, s_x, x_pitch, 16 * e, 16 * strip);
 #pragma unroll
-      for (int block = 0; block < 2; ++block) {
-        load_right(right, s_x, x_pitch, e, 32 * part + 16 * block);
-        multiply(r_y[2 * block], r_y[2 * block + 1], left, right);
+      for (int i = e; i < 4; ++i) {
+        load_left(left, weights_at(one_head ? 0 : side, i), pitch_of(16 * (i + 1)), 0, 16 * e);
+        multiply(r_y[i][0], r_y[i][1], left, right);
       }
     }
     if (v.g_d) {
 #pragma unroll
-      for (int tile = 0; tile < 4; ++tile)
+      for (int i = 0; i < 4; ++i)
 #pragma unroll
-        for (int e = 0; e < 4; e += 2) {
-          const uint32_t x = *reinterpret_cast<const uint32_t*>(&s_x[(first + 4 * e) * x_pitch + 32 * part + 8 * tile + 2 * q]);
-          r_y[tile][e] += skip * low_of(x);
-          r_y[tile][e + 1] += skip * high_of(x);
-        }
+        for (int tile = 0; tile < 2; ++tile)
+#pragma unroll
+          for (int e = 0; e < 4; e += 2) {
+            const uint32_t x = *reinterpret_cast<const uint32_t*>(&s_x[(16 * i + g + 4 * e) * x_pitch + 16 * strip + 8 * tile + 2 * q]);
+            r_y[i][tile][e] += skip * low_of(x);
+            r_y[i][tile][e + 1] += skip * high_of(x);
+          }
     }
-    store_columns<4>(r_y, g_y + v.head(n, k * rows + 16 * strip, h) * v.P + p0 + 32 * part, x_row, L - 16 * strip, P_in - 32 * part);
+    bf16* y = g_y + v.head(n, k * rows, my.h) * v.P + p0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) store_narrow(r_y[i], y + 16 * i * x_row, x_row, L - 16 * i, P_in);
 
-    // S = exp(G_L) S + B^T diag(exp(G_L - G_j) dt_j) X
+    // S^T = exp(G_L) S^T + X^T diag(exp(G_L - G_j) dt_j) B
 #pragma unroll
     for (int tile = 0; tile < tiles; ++tile)
 #pragma unroll
       for (int e = 0; e < 4; ++e) r_state[tile][e] *= whole;
-    const float* s_write = s.write[k % 2];
 #pragma unroll
     for (int e = 0; e < rows; e += 16) {
       uint32_t left[4], right[4];
-      load_left_transposed(left, s_b, b_pitch, e, state_row);
+      load_left_transposed(left, s_x, x_pitch, e, 16 * strip);
 #pragma unroll
       for (int u = 0; u < 4; ++u) {
-        const float2 by = *reinterpret_cast<const float2*>(&s_write[e + 2 * q + u / 2 * 8]);
+        const float2 by = two(s.write[k % 2][side], e + 2 * q + u / 2 * 8);
         left[u] = scaled(left[u], by.x, by.y);
       }
 #pragma unroll
       for (int tile = 0; tile < tiles; tile += 2) {
-        load_right(right, s_x, x_pitch, e, state_column + 8 * tile);
+        load_right(right, s_b, b_pitch, e, 8 * tile);
         multiply(r_state[tile], r_state[tile + 1], left, right);
       }
     }
-    if (more) publish();
-    if constexpr (Memory::b_stages == 1) {
-      __syncthreads();  // b is read no more
-      if (more) copy_b(k + 1);
-      cuda::copy_async_commit();
-    }
   }
-  for_r_state(g_final, [&](int tile, int e, float* g_to) {
-    *reinterpret_cast<float2*>(g_to) = make_float2(r_state[tile][e], r_state[tile][e + 1]);
-  });
+  for_share<N>(g_final + (n * v.H + my.h) * v.N * v.P + p0, v.P, N_in, P_in, [&](int tile, int e, float* g_to) { *g_to = r_state[tile][e]; });
 }
 
 template <int N>
-void launch_forward(Device& device, const View<bf16>& v, const double* g_sum, const SsdScanForward& a) {
-  using Share = StateShare<N>;
+void launch_forward(const SsdScanForward& a) {
   constexpr int bytes = int(sizeof(ForwardMemory<N>));
-  cuda::cuda_check(cudaFuncSetAttribute(forward_kernel<N>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-  const int64_t blocks = v.B * v.H * ((v.P + Share::columns - 1) / Share::columns);
-  forward_kernel<N><<<cuda::blocks_for(blocks, 1), Share::threads, bytes, cuda::stream_of(device)>>>(
-      v, g_sum, a.states.data<bf16>(), a.y.data<bf16>(), a.final.data<float>());
+  const View<bf16> v(a.in, a.chunk);
+  allow_shared(forward_kernel<N>, bytes);
+  forward_kernel<N><<<cuda::blocks_for(walks_of(v), 1), walk_threads, bytes, cuda::stream_of(a.device())>>>(v, a.states.data<bf16>(), a.y.data<bf16>(),
+                                                                                                        a.final.data<float>());
   cuda::cuda_check(cudaGetLastError());
 }
 

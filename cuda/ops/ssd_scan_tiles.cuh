@@ -49,6 +49,13 @@ __device__ inline void load_right_transposed(uint32_t (&f)[4], const bf16* s_til
   cuda::ldmatrix_x4(f, s_tile + (row + lane % 8 + lane / 16 * 8) * pitch + column + lane / 8 % 2 * 8);
 }
 
+// Before a launch: `bytes` of shared memory to a block, and all of the multiprocessor's for as many blocks as fit.
+template <class Kernel>
+void allow_shared(Kernel kernel, int bytes) {
+  cuda::cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+  cuda::cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100));  // per cent
+}
+
 // Two products of 8 columns each.
 __device__ inline void multiply(float (&d0)[4], float (&d1)[4], const uint32_t (&left)[4], const uint32_t (&right)[4]) {
   const uint32_t b0[2] = {right[0], right[1]}, b1[2] = {right[2], right[3]};
@@ -73,65 +80,91 @@ __device__ inline void transpose_quad(uint32_t (&x)[4]) {
   swap(x[1], x[3], upper, 2);
 }
 
-// Two or four neighbouring accumulators of 8 columns to bf16, 16 bytes a lane, in rows g and g + 8 of a warp's 16. g_to is
-// the corner; rows_in counts from there, columns_in too (a multiple of 8).
-template <int count>
-__device__ void store_columns(const float (*r)[4], bf16* g_to, int64_t stride, int rows_in, int columns_in) {
+// Four neighbouring accumulators of 8 columns to bf16, 16 bytes a lane, in rows g and g + 8 of a warp's 16. g_to is the
+// corner; rows_in counts from there, columns_in too (a multiple of 8).
+__device__ inline void store_wide(const float (*r)[4], bf16* g_to, int64_t stride, int rows_in, int columns_in) {
   const int g = int(threadIdx.x) % 32 / 4, q = int(threadIdx.x) % 4;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     uint32_t x[4];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) x[i] = i < count ? cuda::pack_bf16(r[i][2 * half], r[i][2 * half + 1]) : 0;
+    for (int i = 0; i < 4; ++i) x[i] = cuda::pack_bf16(r[i][2 * half], r[i][2 * half + 1]);
     transpose_quad(x);
     const int row = g + 8 * half;
-    if (row < rows_in && q < count && 8 * q < columns_in) *reinterpret_cast<uint4*>(g_to + row * stride + 8 * q) = make_uint4(x[0], x[1], x[2], x[3]);
+    if (row < rows_in && 8 * q < columns_in) *reinterpret_cast<uint4*>(g_to + row * stride + 8 * q) = make_uint4(x[0], x[1], x[2], x[3]);
   }
+}
+// The same for two accumulators.
+__device__ inline void store_narrow(const float (*r)[4], bf16* g_to, int64_t stride, int rows_in, int columns_in) {
+  const int row = int(threadIdx.x) % 32 / 4 + int(threadIdx.x) % 4 / 2 * 8, column = int(threadIdx.x) % 2 * 8;
+  uint32_t x[4] = {cuda::pack_bf16(r[0][0], r[0][1]), cuda::pack_bf16(r[1][0], r[1][1]), cuda::pack_bf16(r[0][2], r[0][3]),
+                   cuda::pack_bf16(r[1][2], r[1][3])};
+  transpose_quad(x);
+  if (row < rows_in && column < columns_in) *reinterpret_cast<uint4*>(g_to + row * stride + column) = make_uint4(x[0], x[1], x[2], x[3]);
 }
 
 // The decays of one chunk and head. G is an f32 and the f32 that rounding it lost, so differences keep the digits that a
 // huge decay would take.
 struct ChunkDecays {
-  float high[rows], low[rows];
+  alignas(8) float high[rows], low[rows];
   float in[rows];      // exp(G_i), 0 where a document start hides the state before the chunk; the last is the whole chunk's
   float out[rows];     // exp(G_L - G_j), 0 where one hides j from the chunk's end
   float dt[rows];      // 0 behind the end of the sequence
   float column[rows];  // exp(G_m - G_j) dt_j, m the last token of j's block of 16; 0 where a start lies between
   int from[rows];      // the first token of the chunk that i may see
 
-  __device__ float between(int i, int j) const { return __expf((high[i] - high[j]) + (low[i] - low[j])); }
-  // exp(G_i - G_m), 0 where a start lies between. E_ij dt_j = row(i, m) column_j for j up to m in m's block, i behind it.
-  __device__ float row(int i, int m) const { return from[i] <= m ? between(i, m) : 0.0f; }
-  // E_ij dt_j of tokens in one block
-  __device__ float pair(int i, int j) const { return j <= i && j >= from[i] ? between(i, j) * dt[j] : 0.0f; }
 };
 
-// Token j's part of it, thread j of the first 64: read early, finished later.
-struct TokenDecay {
-  double sum = 0, last = 0;
-  float dt = 0;
-  int start = 0, last_start = 0;
+// A chunk's tokens as one warp makes their decays, two to a lane: read early, finished later.
+struct ChunkTokens {
+  float2 log_a, dt;
+  int start[2], last_start;
 
-  __device__ void read(const View<bf16>& v, const double* g_sum, int64_t n, int64_t h, int64_t k, int j) {
-    const int L = int(v.length(k));
-    const int64_t begin = k * rows, t = begin + (j < L ? j : L - 1);
-    sum = g_sum[v.by_head(n, h, t)];
-    last = g_sum[v.by_head(n, h, begin + L - 1)];
-    dt = j < L ? v.dt_at(v.head(n, t, h)) : 0.0f;
-    start = int(v.packing.start_of(n, t));
+  __device__ void read(const View<bf16>& v, int64_t n, int64_t h, int64_t k) {
+    const int L = int(v.length(k)), t = 2 * (int(threadIdx.x) % 32);
+    const int64_t begin = k * rows, i = v.head(n, begin + t, h);
+    log_a = make_float2(t < L ? v.g_log_a[i] : 0.0f, t + 1 < L ? v.g_log_a[i + v.H] : 0.0f);  // behind the end G stays
+    dt = make_float2(t < L ? v.dt_at(i) : 0.0f, t + 1 < L ? v.dt_at(i + v.H) : 0.0f);
+    start[0] = int(v.packing.start_of(n, begin + min(t, L - 1)));
+    start[1] = int(v.packing.start_of(n, begin + min(t + 1, L - 1)));
     last_start = int(v.packing.start_of(n, begin + L - 1));
   }
-  __device__ void finish(ChunkDecays& s, int64_t k, int j) const {
-    const int begin = int(k) * rows, from = max(0, start - begin), block_from = __shfl_sync(0xffffffffu, from, (j % 32) | 15);
-    const double block_sum = __shfl_sync(0xffffffffu, sum, (j % 32) | 15);
-    s.high[j] = float(sum);
-    s.low[j] = float(sum - double(float(sum)));
-    s.in[j] = (begin == 0 ? start == 0 : start < begin) ? __expf(float(sum)) : 0.0f;
-    s.out[j] = j >= last_start - begin ? __expf(float(last - sum)) : 0.0f;
-    s.dt[j] = dt;
-    s.column[j] = j >= block_from ? __expf(float(block_sum - sum)) * dt : 0.0f;
-    s.from[j] = from;
+  // G of the lane's two tokens: a scan of the lanes' sums.
+  __device__ double2 sums() const {
+    const int lane = int(threadIdx.x) % 32;
+    double sum = double(log_a.x) + double(log_a.y);
+#pragma unroll
+    for (int distance = 1; distance < 32; distance *= 2) {
+      const double before = __shfl_up_sync(0xffffffffu, sum, distance);
+      if (lane >= distance) sum += before;
+    }
+    const double before = __shfl_up_sync(0xffffffffu, sum, 1);
+    return make_double2((lane > 0 ? before : 0.0) + double(log_a.x), sum);
+  }
+  // exp(G) of the lane's two tokens, 0 where a document start hides the state before the chunk.
+  __device__ float2 in(const double2& sum, int begin) const {
+    auto sees = [&](int start) { return begin == 0 ? start == 0 : start < begin; };
+    return make_float2(sees(start[0]) ? __expf(float(sum.x)) : 0.0f, sees(start[1]) ? __expf(float(sum.y)) : 0.0f);
+  }
+  __device__ void finish(ChunkDecays& s, int64_t k) const {
+    const int lane = int(threadIdx.x) % 32, j = 2 * lane, begin = int(k) * rows;
+    const double2 sum = sums();
+    const double last = __shfl_sync(0xffffffffu, sum.y, 31), m = __shfl_sync(0xffffffffu, sum.y, lane | 7);
+    const int from[2] = {max(0, start[0] - begin), max(0, start[1] - begin)}, m_from = __shfl_sync(0xffffffffu, from[1], lane | 7);
+    const int last_from = last_start - begin;
+    auto put = [&](float* s_values, float x, float y) { *reinterpret_cast<float2*>(&s_values[j]) = make_float2(x, y); };
+    const float2 seen = in(sum, begin);
+    put(s.high, float(sum.x), float(sum.y));
+    put(s.low, float(sum.x - double(float(sum.x))), float(sum.y - double(float(sum.y))));
+    put(s.in, seen.x, seen.y);
+    put(s.out, j >= last_from ? __expf(float(last - sum.x)) : 0.0f, j + 1 >= last_from ? __expf(float(last - sum.y)) : 0.0f);
+    put(s.dt, dt.x, dt.y);
+    put(s.column, j >= m_from ? __expf(float(m - sum.x)) * dt.x : 0.0f, j + 1 >= m_from ? __expf(float(m - sum.y)) * dt.y : 0.0f);
+    *reinterpret_cast<int2*>(&s.from[j]) = make_int2(from[0], from[1]);
   }
 };
+
+// Two values beside each other.
+__device__ inline float2 two(const float* s_values, int i) { return *reinterpret_cast<const float2*>(&s_values[i]); }
 
 }  // namespace taper::kernels::ssd
