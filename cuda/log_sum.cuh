@@ -1,6 +1,7 @@
 // The log-sum-exp of a row, by one block in one pass: what cross_entropy and linear_cross_entropy share.
 #pragma once
 #include <cmath>
+#include <limits>
 
 #include "cuda/vector.cuh"
 #include "tensor/vector_math.h"
@@ -13,15 +14,30 @@ __device__ Acc<T> exponential(Acc<T> x) {  // of a number <= 0; bf16 results do 
   else return math::exp(x);
 }
 
+// Of some of a row's numbers: sum exp(x) = sum * exp(most). Before the first, most is finite, so that no difference of two is
+// NaN where a row begins with -infinity.
 template <class A>
-struct LogSum {  // of some of a row's numbers: sum exp(x) = sum * exp(most)
-  A most, sum;
+struct LogSum {
+  A most = std::numeric_limits<A>::lowest(), sum = 0;
 };
 
+template <class T, int n>
+__device__ void add(LogSum<Acc<T>>& r, const Vector<T, n>& v) {
+  using A = Acc<T>;
+  A most = A(v.at[0]);
+#pragma unroll
+  for (int k = 1; k < n; ++k) most = A(v.at[k]) > most ? A(v.at[k]) : most;
+  if (most > r.most) {
+    r.sum *= exponential<T>(r.most - most);
+    r.most = most;
+  }
+#pragma unroll
+  for (int k = 0; k < n; ++k) r.sum += exponential<T>(A(v.at[k]) - r.most);
+}
+
 template <class T>
-__device__ LogSum<Acc<T>> merged(LogSum<Acc<T>> a, LogSum<Acc<T>> b) {
+__device__ LogSum<Acc<T>> merged(const LogSum<Acc<T>>& a, const LogSum<Acc<T>>& b) {
   const Acc<T> most = a.most > b.most ? a.most : b.most;
-  if (most == Acc<T>(-INFINITY)) return {most, a.sum + b.sum};  // neither saw anything
   return {most, a.sum * exponential<T>(a.most - most) + b.sum * exponential<T>(b.most - most)};
 }
 
@@ -30,28 +46,32 @@ __device__ LogSum<Acc<T>> merged(LogSum<Acc<T>> a, LogSum<Acc<T>> b) {
 template <int threads, class T, int n>
 __device__ Acc<T> log_sum_exp(const Vector<T, n>* g_row, int64_t vectors) {
   using A = Acc<T>;
-  LogSum<A> r{A(-INFINITY), A(0)};
-  for (int64_t i = threadIdx.x; i < vectors; i += threads) {
-    const Vector<T, n> v = g_row[i];
-    A most = A(v.at[0]);
+  constexpr int ahead = 4;  // vectors of a thread in flight
+  LogSum<A> r;
+  int64_t i = threadIdx.x;
+  for (; i + (ahead - 1) * threads < vectors; i += ahead * threads) {
+    Vector<T, n> r_v[ahead];
 #pragma unroll
-    for (int k = 1; k < n; ++k) most = A(v.at[k]) > most ? A(v.at[k]) : most;
-    if (most > r.most) {
-      r.sum *= exponential<T>(r.most - most);
-      r.most = most;
-    }
+    for (int u = 0; u < ahead; ++u) r_v[u] = g_row[i + u * threads];
 #pragma unroll
-    for (int k = 0; k < n; ++k) r.sum += exponential<T>(A(v.at[k]) - r.most);
+    for (int u = 0; u < ahead; ++u) add(r, r_v[u]);
   }
-  __shared__ LogSum<A> s_part[threads];
-  __syncthreads();
-  s_part[threadIdx.x] = r;
+  for (; i < vectors; i += threads) add(r, g_row[i]);
+
+  __shared__ A s_most[threads], s_sum[threads];
+  __syncthreads();  // a row before this one may still be read
+  const int t = int(threadIdx.x);
+  s_most[t] = r.most;
+  s_sum[t] = r.sum;
   for (int half = threads / 2; half > 0; half /= 2) {
     __syncthreads();
-    if (int(threadIdx.x) < half) s_part[threadIdx.x] = merged<T>(s_part[threadIdx.x], s_part[threadIdx.x + half]);
+    if (t >= half) continue;
+    const LogSum<A> both = merged<T>({s_most[t], s_sum[t]}, {s_most[t + half], s_sum[t + half]});
+    s_most[t] = both.most;
+    s_sum[t] = both.sum;
   }
   __syncthreads();
-  return s_part[0].most + math::log(s_part[0].sum);
+  return s_most[0] + math::log(s_sum[0]);
 }
 
 }  // namespace taper::cuda

@@ -7,46 +7,13 @@
 //   ceiling  HBM in bf16; in f32 the accurate exponential comes near it
 #include "tensor/ops/cross_entropy.h"
 
-#include <limits>
+#include <cmath>
 
 #include "cuda/elementwise.cuh"
-#include "tensor/vector_math.h"
+#include "cuda/log_sum.cuh"
 
 namespace taper::kernels {
 namespace {
-
-template <class T>
-__device__ inline Acc<T> exponential(Acc<T> x) {  // of a number <= 0; bf16 does not see the hardware's error
-  if constexpr (std::is_same_v<T, bf16>) return __expf(x);
-  else return math::exp(x);
-}
-
-// The sum over some of a row's numbers of exp(x), as sum * exp(most). Before the first: most is finite, so that a difference
-// of two is never NaN, and a row may begin with -infinity.
-template <class A>
-struct LogSum {
-  A most = std::numeric_limits<A>::lowest(), sum = 0;
-};
-
-template <class T, int n>
-__device__ inline void add(LogSum<Acc<T>>& r, const cuda::Vector<T, n>& v) {
-  using A = Acc<T>;
-  A most = A(v.at[0]);
-#pragma unroll
-  for (int k = 1; k < n; ++k) most = A(v.at[k]) > most ? A(v.at[k]) : most;
-  if (most > r.most) {
-    r.sum *= exponential<T>(r.most - most);
-    r.most = most;
-  }
-#pragma unroll
-  for (int k = 0; k < n; ++k) r.sum += exponential<T>(A(v.at[k]) - r.most);
-}
-
-template <class T>
-__device__ inline LogSum<Acc<T>> merged(const LogSum<Acc<T>>& a, const LogSum<Acc<T>>& b) {
-  const Acc<T> most = a.most > b.most ? a.most : b.most;
-  return {most, a.sum * exponential<T>(a.most - most) + b.sum * exponential<T>(b.most - most)};
-}
 
 constexpr int ahead = 4;  // vectors of a thread in flight
 
@@ -59,30 +26,8 @@ __global__ __launch_bounds__(threads) void cross_entropy_forward_kernel(const T*
   using A = Acc<T>;
   const int64_t row = blockIdx.x, vectors = V / n;
   const T* g_row = g_logits + row * V;
-  LogSum<A> r;
-  int64_t i = threadIdx.x;
-  for (; i + (ahead - 1) * threads < vectors; i += ahead * threads) {
-    cuda::Vector<T, n> r_v[ahead];
-#pragma unroll
-    for (int u = 0; u < ahead; ++u) r_v[u] = cuda::load<n>(g_row + (i + u * threads) * n);
-#pragma unroll
-    for (int u = 0; u < ahead; ++u) add<T, n>(r, r_v[u]);
-  }
-  for (; i < vectors; i += threads) add<T, n>(r, cuda::load<n>(g_row + i * n));
-
-  __shared__ A s_most[threads], s_sum[threads];  // a tree over the thread numbers: one order
-  const int t = int(threadIdx.x);
-  s_most[t] = r.most;
-  s_sum[t] = r.sum;
-  for (int half = threads / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (t >= half) continue;
-    const LogSum<A> both = merged<T>({s_most[t], s_sum[t]}, {s_most[t + half], s_sum[t + half]});
-    s_most[t] = both.most;
-    s_sum[t] = both.sum;
-  }
-  if (t > 0) return;
-  const A lse = s_most[0] + math::log(s_sum[0]);
+  const A lse = cuda::log_sum_exp<threads>(reinterpret_cast<const cuda::Vector<T, n>*>(g_row), vectors);
+  if (threadIdx.x > 0) return;
   const int32_t label = g_labels[row];
   g_lse[row] = lse;
   if (label == ignored_label) g_nll[row] = 0;
@@ -111,7 +56,7 @@ __global__ __launch_bounds__(threads) void cross_entropy_backward_kernel(const T
     A d[n];
 #pragma unroll
     for (int k = 0; k < n; ++k) {
-      const A p = exponential<T>(A(v.at[k]) - lse);
+      const A p = cuda::exponential<T>(A(v.at[k]) - lse);
       d[k] = (i * n + k == label ? p - 1 : p) * scale;
     }
     cuda::store(g_d + i * n, d);
