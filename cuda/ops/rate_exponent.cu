@@ -36,7 +36,7 @@ __global__ void rate_exponent_backward_kernel(const T* g_p, const T* g_d_alpha, 
     if (k > 0 && k < N - 1) g_d_p[k] = T(g_d[k]);
   }
   double first = 0, last = 0;  // of this thread's k; then of all, in the order of a tree over the threads
-  for (int64_t k = threadIdx.x; k < N; k += threads) {
+  for (int64_t k = 1 + threadIdx.x; k < N - 1; k += threads) {
     first -= g_d[k] * double(N - 1 - k) / double(N - 1);
     last -= g_d[k] * double(k) / double(N - 1);
   }

@@ -99,7 +99,9 @@ TEST_CASE("gpu: a model in bf16 is near the one in f64, and its bits are the sam
       const Step again = step(config, *device, Dtype::f32, Dtype::bf16, true, 2, 150);
       CHECK(std::abs(once.loss - want.loss) <= 5e-3 * want.loss);
       CHECK(difference(once.nll, want.nll) <= 3e-2);
-      check_gradients(once, want, 5e-2);
+      // RetNet divides each token's y by its own size, and where q is almost at right angles to all keys so far (at a
+      // document's first token: to one) the rounding of q and k is a large part of what is divided.
+      check_gradients(once, want, arch == "retnet" ? 0.2 : 5e-2);
       CHECK(once.nll == again.nll);
       for (const auto& [name, d] : once.gradients) {
         CHECK(d.dtype() == Dtype::f32);
