@@ -35,6 +35,17 @@ inline float fast_sinf(float x) { return std::sin(x); }
 inline float fast_cosf(float x) { return std::cos(x); }
 inline void fast_sincosf(float x, float* s, float* c) { *s = std::sin(x), *c = std::cos(x); }
 inline float fast_tanhf(float x) { return std::tanh(x); }
+inline float tanh_approx(float x) {  // 11 bits
+  const uint32_t bits = std::bit_cast<uint32_t>(std::tanh(x));
+  return std::bit_cast<float>((bits + 0x800u) & ~0xfffu);
+}
+inline float flushed(float x) { return std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x; }
+inline float approximate(float x, bool ftz, float (*f)(float)) { return ftz ? flushed(f(flushed(x))) : f(x); }
+inline uint16_t to_bf16(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  return std::isnan(x) ? 0x7fff : uint16_t((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
+}
+inline uint32_t pack_bf16(float low, float high) { return to_bf16(low) | uint32_t(to_bf16(high)) << 16; }
 }  // namespace emulator
 inline float __fdividef(float x, float y) { return x * (1 / y); }
 inline float __saturatef(float x) { return x > 0 ? std::fmin(x, 1.0f) : 0.0f; }  // NaN becomes 0

@@ -1,4 +1,5 @@
 // The emulator's own test: what it must compute, and the mistakes it must find. Prints what fails, exits 1.
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
@@ -188,6 +189,36 @@ void lanes() {
   }
 }
 
+__device__ float two_to(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+  return y;
+}
+__global__ void relay_kernel(float* g_out) {  // warp 0 makes what warp 1 takes, twice
+  __shared__ float s_x[32];
+  const int lane = threadIdx.x % 32;
+  for (int turn = 0; turn < 2; ++turn) {
+    if (threadIdx.x < 32) {
+      if (turn > 0) asm volatile("bar.sync 2, 64;\n" ::: "memory");  // is free
+      s_x[lane] = two_to(float(lane + turn));
+      asm volatile("bar.arrive %0, %1;\n" ::"r"(1), "r"(64) : "memory");  // has come
+    } else {
+      asm volatile("bar.sync %0, %1;\n" ::"r"(1), "r"(64) : "memory");
+      g_out[turn * 32 + lane] = s_x[31 - lane];
+      if (turn == 0) asm volatile("bar.arrive 2, 64;\n" ::: "memory");
+    }
+  }
+}
+
+void instructions() {
+  for (int order = 0; order < 3; ++order) {
+    const Array<float> g_out(64);
+    relay_kernel<<<1, 64>>>(g_out.data());
+    const auto out = g_out.values();
+    for (int i = 0; i < 64; ++i) expect(out[size_t(i)] == std::exp2(float(31 - i % 32 + i / 32)), "named barriers, ex2");
+  }
+}
+
 // ---- Products. ----
 
 __global__ void product_kernel(const bf16* g_a,  // [16,16]
@@ -282,7 +313,9 @@ void misuse() {
   const pid_t child = __sanitizer_start_switch_fiber ? 0 : fork();
   if (child == 0 && !__sanitizer_start_switch_fiber) {
     close(2);
-    _exit(small.data()[3] > 0 ? 2 : 3);
+    float sum = 0;
+    for (int i = 0; i < 1000; ++i) sum += small.values()[3] + small.data()[3];
+    _exit(sum > 0 ? 2 : 3);
   }
   int status = 0x100;
   if (child > 0) waitpid(child, &status, 0);
@@ -303,6 +336,7 @@ int main() {
   try {
     races();
     lanes();
+    instructions();
     products();
     misuse();
   } catch (const std::exception& e) {

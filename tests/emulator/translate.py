@@ -10,12 +10,27 @@ HEADERS = {  # what an #include becomes; the rest of the tree's headers stay
     "<cuda_runtime.h>": '"tests/emulator/cuda_runtime.h"',
     "<cuda_runtime_api.h>": '"tests/emulator/cuda_runtime.h"',
     '"cuda/mma.cuh"': '"tests/emulator/mma.cuh"',
+    '"cuda/hopper.cuh"': '"tests/emulator/hopper.cuh"',
 }
 MISSING = ["<cuda", "<cooperative_groups", "<mma.h>", "<cub/", "<cute/", "<cutlass/"]
 C_LIBRARY = r"\b__(exp2f|expf|exp10f|log2f|logf|log10f|powf|sinf|cosf|sincosf|tanhf)\b"  # has these names for itself
 DROPPED = r"\b(__global__|__device__|__host__|__grid_constant__|__constant__|__managed__)(?!\w)"
 COMMENT_OR_STRING = re.compile(
     r'//[^\n]*|/\*.*?\*/|R"(?P<tag>[^(\s]*)\(.*?\)(?P=tag)"|"(?:\\.|[^"\\\n])*"|(?<![0-9a-fA-F])\'(?:\\.|[^\'\\\n])+\'', re.S)
+# Instructions of PTX that any file may use: %n are the operands of the asm statement. <z>: with or without .ftz.
+INSTRUCTIONS = [
+    (r"ex2\.approx<z>\.f32 %0, %1;", "{0} = ::emulator::approximate({1}, {ftz}, ::emulator::fast_exp2f);"),
+    (r"lg2\.approx<z>\.f32 %0, %1;", "{0} = ::emulator::approximate({1}, {ftz}, ::emulator::fast_log2f);"),
+    (r"rcp\.approx<z>\.f32 %0, %1;", "{0} = ::emulator::approximate({1}, {ftz}, __frcp_rn);"),
+    (r"rsqrt\.approx<z>\.f32 %0, %1;", "{0} = ::emulator::approximate({1}, {ftz}, rsqrtf);"),
+    (r"sqrt\.approx<z>\.f32 %0, %1;", "{0} = ::emulator::approximate({1}, {ftz}, __fsqrt_rn);"),
+    (r"tanh\.approx\.f32 %0, %1;", "{0} = ::emulator::approximate({1}, false, ::emulator::tanh_approx);"),
+    (r"cvt\.rn\.bf16x2\.f32 %0, %1, %2;", "{0} = ::emulator::pack_bf16({2}, {1});"),
+    (r"(?:bar|barrier)\.sync(?:\.aligned)? (\S+), (\S+);", "::emulator::named_barrier({a}, {b}, true, ::emulator::Place::current());"),
+    (r"(?:bar|barrier)\.arrive(?:\.aligned)? (\S+), (\S+);", "::emulator::named_barrier({a}, {b}, false, ::emulator::Place::current());"),
+    (r"prefetch\.global\.L[12] \[%0\];", ""),
+    (r"setmaxnreg\.(?:inc|dec)\.sync\.aligned\.u32 %0;", ""),
+]
 PAIRS = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -254,8 +269,36 @@ class Translator:
                 self.replace(m.start(), m.end(), "alignas")
         for m in re.finditer(C_LIBRARY, self.code):
             self.replace(m.start(), m.end(), f"::emulator::fast_{m[1]}")
-        for m in re.finditer(r"\b(asm|__asm__)\b", self.code):
-            self.fault(m.start(), "asm is not emulated; instructions are wrapped in cuda/mma.cuh, which has a twin in tests/emulator")
+        for m in re.finditer(r"\b(?:asm|__asm__)\b", self.code):
+            self.instruction(m)
+
+    def instruction(self, m):
+        """An asm statement, written as what it does."""
+        opened = self.code.index("(", m.end())
+        closed = self.closing(opened)
+        end = self.code.index(";", closed) + 1
+        parts, last, i = [], opened + 1, opened + 1
+        while i <= closed:
+            if self.code[i] in PAIRS:
+                i = self.closing(i)
+            elif self.code[i] == ":" or i == closed:
+                parts.append((last, i))
+                last = i + 1
+            i += 1
+        literals = re.findall(r'"((?:\\.|[^"\\])*)"', self.text[slice(*parts[0])])
+        text = " ".join("".join(literals).replace("\\n", " ").replace("\\t", " ").split())
+        operands = []
+        for begin, stop in parts[1:3]:
+            for e in re.finditer(r'"[^"]*"\s*\(', self.text[begin:stop]):
+                at = begin + e.end() - 1
+                operands.append(self.text[at:self.closing(at) + 1])
+        for pattern, result in INSTRUCTIONS:
+            if found := re.fullmatch(pattern.replace("<z>", r"(\.ftz)?"), text):
+                of = [operands[int(g[1:])] if g and re.fullmatch(r"%\d", g) else g for g in found.groups()]
+                values = dict(zip("ab", of), ftz=str(bool(found.groups() and found.groups()[0])).lower())
+                self.replace(m.start(), end, result.format(*operands, **values) if result else ";")
+                return
+        self.fault(m.start(), f"this instruction is not emulated: {text} (INSTRUCTIONS in tests/emulator/translate.py)")
 
     def translated(self):
         self.includes()
