@@ -111,26 +111,26 @@ struct OpTimes {
   Timing forward, backward;
 };
 
-// Forward without a tape; backward with a new tape each time, as in training.
-OpTimes time_build(const Build& build, const std::vector<Tensor>& inputs, Device& device, double seconds) {
+// Forward without a tape; backward with a new tape each time, as in training, from the outputs that have a time axis: a loss
+// sees those, and not the state at the end.
+OpTimes time_build(const Build& build, const std::vector<int>& outputs, const std::vector<Tensor>& inputs, Device& device, double seconds) {
   std::vector<Var> constants;
   for (const Tensor& t : inputs) constants.push_back(constant(t));
   OpTimes times;
   times.forward = measure_all(device, seconds, [&] { build(constants, {}); });
-  Tensor seed;
+  std::vector<Tensor> seeds;
   times.backward = measure(device, seconds, [&](Device::Mark& begin, Device::Mark& end) {
     Tape tape;
     std::vector<Var> leaves, roots;
     for (size_t i = 0; i < inputs.size(); ++i) leaves.push_back(tape.leaf("in" + std::to_string(i), inputs[i]));
-    for (const Var& v : build(leaves, {}))
-      if (v.tracked()) roots.push_back(v);
-    roots.resize(1);  // as in training: the loss depends on the first output
-    if (!seed) {
-      const Tensor& v = roots[0].value;
-      seed = v.numel() > 1 ? random_tensor(device, v.shape(), v.dtype()) : full(device, v.shape(), v.dtype(), 1);
+    const std::vector<Var> made = build(leaves, {});
+    for (const int o : outputs) roots.push_back(made.at(size_t(o)));
+    for (size_t i = seeds.size(); i < roots.size(); ++i) {
+      const Tensor& v = roots[i].value;
+      seeds.push_back(v.numel() > 1 ? random_tensor(device, v.shape(), v.dtype()) : full(device, v.shape(), v.dtype(), 1));
     }
     begin = device.mark();
-    backward(roots, {seed});
+    backward(roots, seeds);
     end = device.mark();
   });
   return times;
@@ -183,13 +183,13 @@ Json bench_op(const Options& o, Device& device) {
     if (b.large != (gpu && has_large)) continue;
     gate(*found, b, device, dtype);
     const std::vector<Tensor> inputs = test::draw(*found, b.example, device, dtype);
-    const OpTimes t = time_build(b.example.build, inputs, device, o.seconds);
+    const OpTimes t = time_build(b.example.build, b.example.timed_outputs, inputs, device, o.seconds);
     // The bytes of a case count f32.
     const double wide = dtype == Dtype::f64 ? 2 : dtype == Dtype::bf16 ? 0.5 : 1;
     Json rows = {row("forward", t.forward, b.forward_flops, wide * b.forward_bytes, most),
                  row("backward", t.backward, b.backward_flops, wide * b.backward_bytes, most)};
     if (b.example.definition && !gpu) {
-      const OpTimes d = time_build(b.example.definition, inputs, device, 0);
+      const OpTimes d = time_build(b.example.definition, b.example.timed_outputs, inputs, device, 0);
       rows.push_back(row("definition forward", d.forward, 0, 0, most));
       rows.push_back(row("definition backward", d.backward, 0, 0, most));
     }

@@ -133,7 +133,7 @@ TEST_CASE("eval, generate, info: of a trained run and of its checkpoint alone") 
   REQUIRE(run(t, t.train("r")).code == 0);
   const std::string checkpoint = t.dir("r") + "/checkpoints/step-000040";
 
-  const Ended eval = run(t, {"eval", t.dir("r"), "--length", "32", "128", "--json"});
+  const Ended eval = run(t, {"eval", t.dir("r"), "--length", "32", "128", "--device", "cpu", "--json"});
   REQUIRE_MESSAGE(eval.code == 0, eval.err);
   // The same numbers as the run's own last evaluation.
   const std::string metrics = read_file(Path(t.dir("r")) / "metrics.jsonl"), key = "\"bits_per_byte\":";
@@ -142,7 +142,7 @@ TEST_CASE("eval, generate, info: of a trained run and of its checkpoint alone") 
   CHECK(eval.out.find("\"length\":128") != std::string::npos);
   CHECK(eval.out.find("{\"begin\":65,\"end\":129,") == std::string::npos);  // buckets end at powers of two
   CHECK(eval.out.find("{\"begin\":64,\"end\":128,") != std::string::npos);
-  CHECK(run(t, {"eval", checkpoint, "--length", "32", "128", "--json"}).out.find(last) != std::string::npos);
+  CHECK(run(t, {"eval", checkpoint, "--length", "32", "128", "--device", "cpu", "--json"}).out.find(last) != std::string::npos);
   CHECK(run(t, {"eval", t.dir("r")}).out.find("bits per byte, perplexity ") != std::string::npos);
 
   const std::vector<std::string> generate{"generate", t.dir("r"), "--prompt", "state \xff", "--tokens", "40", "--seed", "5"};
