@@ -1,5 +1,5 @@
 // bonus on CUDA: a head of a token in registers, some threads each; the weight's gradient through sums of blocks.
-//   grid     forward a block per 256 / (H lanes) tokens; backward 264 or 528 blocks that walk over tokens; or a warp a head
+//   grid     forward a block per 256 / (H lanes) tokens; backward 264 or 528 blocks over all tokens; or a warp a head
 //   traffic  forward reads y r k v, writes out; backward reads r k v d_out, writes d_r d_k d_v, and 2 % of r
 //   limits   f32 f64 bf16; fast where K = V is whole 16-byte vectors, at most 512 in all heads; any shape otherwise
 //   ceiling  HBM bandwidth: [8,2048,12,64] in bf16 takes 42 us forward, 59 us backward at 3 TB/s

@@ -18,8 +18,8 @@ __global__ void __launch_bounds__(256, 1) d_states_kernel(View v, Prepared p, in
   extern __shared__ __align__(16) unsigned char s_bytes[];
   Stage<keys>* s_stages = reinterpret_cast<Stage<keys>*>(s_bytes);
   Turn& s_turn = reinterpret_cast<Turn*>(s_stages + 2)[warp()];
-  const int64_t bh = blockIdx.x / splits, n = bh / v.H, h = bh % v.H,
-                left = int64_t(blockIdx.x % splits) * (blockDim.x / 2);
+  const unsigned bh = blockIdx.x / splits, n = bh / unsigned(v.H), h = bh % unsigned(v.H);
+  const int64_t left = int64_t(blockIdx.x % splits) * (blockDim.x / 2);
   const int width = int(min(int64_t(blockDim.x / 2), v.V - left)), mine = 16 * warp();
   const int64_t column = left + mine;
   const int q = lane() % 4;
@@ -28,15 +28,15 @@ __global__ void __launch_bounds__(256, 1) d_states_kernel(View v, Prepared p, in
 
   float state[keys / 8][4];  // Z^T
   load_running<keys>(state, works && g_d_final ? g_d_final + bh * v.KV + column : nullptr, v.K, v.V);
-  load_stage(s_stages[0], v, p, g_d_y, Chunk(v, (n * v.chunks + v.chunks - 1) * v.H + h), left, width);
+  load_stage(s_stages[0], v, p, g_d_y, Chunk(v, n, v.chunks - 1, h), left, width);
   cuda::copy_async_commit();
 
-  for (int64_t turn = 0; turn < v.chunks; ++turn) {
-    const Chunk c(v, (n * v.chunks + v.chunks - 1 - turn) * v.H + h);
-    const Stage<keys>& s = s_stages[turn % 2];
+  for (int64_t at = v.chunks - 1; at >= 0; --at) {
+    const Chunk c(v, n, at, h);
+    const Stage<keys>& s = s_stages[(v.chunks - 1 - at) % 2];
     cuda::copy_async_wait<0>();
     __syncthreads();  // this chunk is here, and the other place is read
-    if (turn + 1 < v.chunks) load_stage(s_stages[(turn + 1) % 2], v, p, g_d_y, Chunk(v, c.index - v.H), left, width);
+    if (at > 0) load_stage(s_stages[(v.chunks - at) % 2], v, p, g_d_y, Chunk(v, n, at - 1, h), left, width);
     cuda::copy_async_commit();
     if (!works) continue;
 

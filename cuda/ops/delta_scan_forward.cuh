@@ -53,13 +53,14 @@ __device__ inline void store_turned(Turn& s, const uint32_t (&w)[8][2], bf16* g_
     s.tile[2 * n + 1][lane()] = w[n][1];
   }
   __syncwarp();
+  int t = lane() / 4;
+  bf16* row = g_rows + t * row_stride;
 #pragma unroll
   for (int n = 0; n < 8; n += 2) {
     uint32_t r[4];
     cuda::ldmatrix_x4_trans(r, &s.tile[2 * n + lane() / 8][lane() % 8 * 4]);
-    const int t = 8 * n + lane() / 4;
-    store_row(g_rows + t * row_stride, r[0], r[1], t < tokens);
-    store_row(g_rows + (t + 8) * row_stride, r[2], r[3], t + 8 < tokens);
+#pragma unroll
+    for (int x = 0; x < 4; x += 2, t += 8, row += 8 * row_stride) store_row(row, r[x], r[x + 1], t < tokens);
   }
   __syncwarp();
 }
@@ -111,8 +112,8 @@ __global__ void __launch_bounds__(256, 1) forward_kernel(View v, Prepared p, int
   extern __shared__ __align__(16) unsigned char s_bytes[];
   Stage<keys>* s_stages = reinterpret_cast<Stage<keys>*>(s_bytes);
   Turn& s_turn = reinterpret_cast<Turn*>(s_stages + 2)[warp()];
-  const int64_t bh = blockIdx.x / splits, n = bh / v.H, h = bh % v.H,
-                left = int64_t(blockIdx.x % splits) * (blockDim.x / 2);
+  const unsigned bh = blockIdx.x / splits, n = bh / unsigned(v.H), h = bh % unsigned(v.H);
+  const int64_t left = int64_t(blockIdx.x % splits) * (blockDim.x / 2);
   const int width = int(min(int64_t(blockDim.x / 2), v.V - left)), mine = 16 * warp();
   const int64_t column = left + mine;
   const int g = lane() / 4, q = lane() % 4;
@@ -121,15 +122,15 @@ __global__ void __launch_bounds__(256, 1) forward_kernel(View v, Prepared p, int
 
   float state[keys / 8][4];
   load_running<keys>(state, works && v.initial ? v.initial + bh * v.KV + column : nullptr, v.K, v.V);
-  load_stage(s_stages[0], v, p, v.v, Chunk(v, n * v.chunks * v.H + h), left, width);
+  load_stage(s_stages[0], v, p, v.v, Chunk(v, n, 0, h), left, width);
   cuda::copy_async_commit();
 
   for (int64_t at = 0; at < v.chunks; ++at) {
-    const Chunk c(v, (n * v.chunks + at) * v.H + h);
+    const Chunk c(v, n, at, h);
     const Stage<keys>& s = s_stages[at % 2];
     cuda::copy_async_wait<0>();
     __syncthreads();  // this chunk is here, and the other place is read
-    if (at + 1 < v.chunks) load_stage(s_stages[(at + 1) % 2], v, p, v.v, Chunk(v, c.index + v.H), left, width);
+    if (at + 1 < v.chunks) load_stage(s_stages[(at + 1) % 2], v, p, v.v, Chunk(v, n, at + 1, h), left, width);
     cuda::copy_async_commit();
     if (!works) continue;
 
@@ -180,36 +181,43 @@ __global__ void __launch_bounds__(256, 1) forward_kernel(View v, Prepared p, int
     store_turned(s_turn, error, g_errors + c.head * v.V + column, v.H * v.V, c.L);
 
     // y: tokens 16m + g (and g + 8) of columns 2q, 2q+1 (and 2q+8, 2q+9).
-    bf16* y = g_y + c.head * v.V + column;
+    float d[4][2][4] = {};
+#pragma unroll
+    for (int x = 0; x < keys / 16; ++x) {
+      const uint32_t b[4] = {before[x][0], before[x][2], before[x][1], before[x][3]};
+#pragma unroll
+      for (int m = 0; m < 4; ++m) {
+        uint32_t a[4];
+        load_a(a, s.q, 16 * m, 16 * x);
+        multiply(d[m][0], d[m][1], a, b);
+      }
+    }
 #pragma unroll
     for (int m = 0; m < 4; ++m) {
-      float d[2][4] = {};
-      uint32_t a[4];
+      const float in[2] = {scale * s.in[16 * m + g], scale * s.in[16 * m + 8 + g]};
 #pragma unroll
-      for (int x = 0; x < keys / 16; ++x) {
-        load_a(a, s.q, 16 * m, 16 * x);
-        const uint32_t b[4] = {before[x][0], before[x][2], before[x][1], before[x][3]};
-        multiply(d[0], d[1], a, b);
+      for (int x = 0; x < 4; ++x) {
+        d[m][0][x] *= in[x / 2];
+        d[m][1][x] *= in[x / 2];
       }
-      const float near = scale * s.in[16 * m + g], far = scale * s.in[16 * m + 8 + g];
-#pragma unroll
-      for (int x = 0; x < 2; ++x) {
-        d[x][0] *= near;
-        d[x][1] *= near;
-        d[x][2] *= far;
-        d[x][3] *= far;
-      }
-#pragma unroll
-      for (int x = 0; x <= m; ++x) {
-        load_a(a, s.scores, 16 * m, 16 * x);
-        const uint32_t b[4] = {error[2 * x][0], error[2 * x + 1][0], error[2 * x][1], error[2 * x + 1][1]};
-        multiply(d[0], d[1], a, b);
-      }
-      const int t = 16 * m + g;
-      store_row(y + t * v.H * v.V, cuda::pack_bf16(d[0][0], d[0][1]), cuda::pack_bf16(d[1][0], d[1][1]), t < c.L);
-      store_row(y + (t + 8) * v.H * v.V, cuda::pack_bf16(d[0][2], d[0][3]), cuda::pack_bf16(d[1][2], d[1][3]),
-                t + 8 < c.L);
     }
+#pragma unroll
+    for (int x = 0; x < 4; ++x) {
+      const uint32_t b[4] = {error[2 * x][0], error[2 * x + 1][0], error[2 * x][1], error[2 * x + 1][1]};
+#pragma unroll
+      for (int m = x; m < 4; ++m) {
+        uint32_t a[4];
+        load_a(a, s.scores, 16 * m, 16 * x);
+        multiply(d[m][0], d[m][1], a, b);
+      }
+    }
+    int t = g;
+    bf16* y = g_y + (c.head + t * v.H) * v.V + column;
+#pragma unroll
+    for (int m = 0; m < 4; ++m)
+#pragma unroll
+      for (int x = 0; x < 4; x += 2, t += 8, y += 8 * v.H * v.V)
+        store_row(y, cuda::pack_bf16(d[m][0][x], d[m][0][x + 1]), cuda::pack_bf16(d[m][1][x], d[m][1][x + 1]), t < c.L);
 
     const float whole = s.in[rows - 1];
 #pragma unroll

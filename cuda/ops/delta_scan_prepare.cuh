@@ -70,30 +70,36 @@ __device__ inline void store_row(bf16* g_row, uint32_t left, uint32_t right, boo
 // A tile from rows `row_stride` apart; from row `tokens` and column `width` on it is 0. By the whole block.
 template <int columns, int stride>
 __device__ void copy_tile(bf16 (*s)[stride], const bf16* g, int64_t row_stride, int tokens, int width) {
-  for (int x = threadIdx.x; x < rows * columns / 8; x += blockDim.x) {
-    const int row = x / (columns / 8), column = x % (columns / 8) * 8;
-    const bool present = row < tokens && column < width;
-    cuda::copy_async(&s[row][column], present ? g + row * row_stride + column : g, present);
-  }
+  constexpr int across = std::bit_ceil(unsigned(columns / 8));  // threads to a row
+  const int column = int(threadIdx.x) % across * 8, step = int(blockDim.x) / across;
+  if (column >= columns) return;
+  if (column >= width) tokens = 0;
+  int row = int(threadIdx.x) / across;
+  const bf16* from = g + row * row_stride + column;
+  for (; row < rows; row += step, from += step * row_stride)
+    cuda::copy_async(&s[row][column], row < tokens ? from : g, row < tokens);
 }
 
-// Where a chunk lies. Chunks are numbered (n, chunk, h).
+// Where a chunk lies. Chunks are numbered (n, chunk, h); a division of 64 bits takes longer than it looks.
 struct Chunk {
   int64_t index, n, h, begin, head;  // head: of its first token in [B,T,H]
   int L;
-  __device__ Chunk(const View& v, int64_t index)
-      : index(index),
-        n(index / v.H / v.chunks),
-        h(index % v.H),
-        begin(index / v.H % v.chunks * rows),
+  __device__ Chunk(const View& v, int64_t n, int64_t chunk, int64_t h)
+      : index((n * v.chunks + chunk) * v.H + h),
+        n(n),
+        h(h),
+        begin(chunk * rows),
         head(v.head(n, begin, h)),
         L(int(min(int64_t(rows), v.steps - begin))) {}
+  __device__ Chunk(const View& v, unsigned index)
+      : Chunk(v, index / unsigned(v.H) / unsigned(v.chunks), index / unsigned(v.H) % unsigned(v.chunks),
+              index % unsigned(v.H)) {}
 };
 
 // ---- decays, as chunk_decay.h has them; tokens past T are as the last one, with beta 0 ----
 
 struct Decays {
-  double log_a[rows], sum[rows];  // sum: G
+  double sum[rows];  // G
   float beta[rows], in[rows], out[rows];
   int from[rows];  // the first token of the same document
   // 0 before the exponential where a document start or the diagonal is between.
@@ -105,20 +111,23 @@ struct Decays {
 // By the whole block, which must have at least `rows` threads; ends with a barrier.
 __device__ inline void load_decays(Decays& s, const View& v, const Chunk& c) {
   const int i = threadIdx.x;
-  if (i < rows) {
-    s.log_a[i] = i < c.L ? double(v.log_a[c.head + i * v.H]) : 0.0;
+  double sum = 0;
+  bool sees = false;
+  if (i < rows) {  // two warps
+    sum = i < c.L ? double(v.log_a[c.head + i * v.H]) : 0.0;
     s.beta[i] = i < c.L ? v.beta[c.head + i * v.H] : 0.0f;
     const int64_t start = v.packing.start_of(c.n, c.begin + min(i, c.L - 1));
     s.from[i] = int(max(int64_t(0), start - c.begin));
-    s.in[i] = (c.begin == 0 ? start == 0 : start < c.begin) ? 1.0f : 0.0f;
+    sees = c.begin == 0 ? start == 0 : start < c.begin;
+    for (int back = 1; back < 32; back *= 2) {
+      const double before = __shfl_up_sync(0xffffffffu, sum, back);
+      if (lane() >= back) sum += before;
+    }
+    s.sum[i] = sum;
   }
   __syncthreads();
-  if (i < rows) {
-    double sum = 0;
-    for (int j = 0; j <= i; ++j) sum += s.log_a[j];
-    s.sum[i] = sum;
-    s.in[i] *= math::exp(float(sum));
-  }
+  if (i >= 32 && i < rows) s.sum[i] = sum += s.sum[31];
+  if (i < rows) s.in[i] = sees ? math::exp(float(sum)) : 0.0f;
   __syncthreads();
   if (i < rows) s.out[i] = i >= s.from[rows - 1] ? math::exp(float(s.sum[rows - 1] - s.sum[i])) : 0.0f;
   __syncthreads();
@@ -135,15 +144,17 @@ struct Prepared {  // of every chunk
 
 constexpr int f32_stride = rows + 4;
 
-// r[i][0..3] = sum over k in [from, to) of left[i][k] right[k][0..3]
+// r[i][0..3] += sum over k < 16 of left[i][k] right[k][0..3]
 template <int m>
-__device__ void small_product(float (&r)[m][4], const float* s_left, const float* s_right, int from, int to) {
-  for (int k = from; k < to; ++k) {
-    const auto b = *reinterpret_cast<const cuda::Vector<float, 4>*>(s_right + k * f32_stride);
-    for (int i = 0; i < m; ++i) {
-      const float a = s_left[i * f32_stride + k];
-      for (int j = 0; j < 4; ++j) r[i][j] += a * b.at[j];
-    }
+__device__ void small_product(float (&r)[m][4], const float* s_left, const float* s_right) {
+#pragma unroll
+  for (int k = 0; k < 16; k += 4) {
+    cuda::Vector<float, 4> a[m], b[4];
+    for (int i = 0; i < m; ++i) a[i] = *reinterpret_cast<const cuda::Vector<float, 4>*>(s_left + i * f32_stride + k);
+    for (int x = 0; x < 4; ++x) b[x] = *reinterpret_cast<const cuda::Vector<float, 4>*>(s_right + (k + x) * f32_stride);
+    for (int i = 0; i < m; ++i)
+      for (int x = 0; x < 4; ++x)
+        for (int j = 0; j < 4; ++j) r[i][j] += a[i].at[x] * b[x].at[j];
   }
 }
 template <int m>
@@ -174,20 +185,22 @@ __device__ inline void invert_unit_lower(const float* s_a, float* s_x) {
     const int at = 32 * (tid / 64) * (f32_stride + 1), row = tid % 64 / 4, column = tid % 4 * 4;
     const int below = at + (16 + row) * f32_stride;
     float r[1][4] = {}, x[1][4] = {};
-    small_product(r, s_a + below, s_x + at + column, 0, 16);
+    small_product(r, s_a + below, s_x + at + column);
     small_store(s_x + at + row * f32_stride + 16 + column, r, 1);
     __syncthreads();
-    small_product(x, s_x + below + 16, s_x + at + 16 + column, 0, 16);
+    small_product(x, s_x + below + 16, s_x + at + 16 + column);
     small_store(s_x + below + column, x, -1);
   }
   __syncthreads();
   {  // 32 and 32; the triangles' other halves are not X
     const int row = tid / 8 * 2, column = tid % 8 * 4, below = (32 + row) * f32_stride;
     float r[2][4] = {}, x[2][4] = {};
-    small_product(r, s_a + below, s_x + column, column < 16 ? 0 : 16, 32);
+    if (column < 16) small_product(r, s_a + below, s_x + column);
+    small_product(r, s_a + below + 16, s_x + 16 * f32_stride + column);
     small_store(s_x + row * f32_stride + 32 + column, r, 1);
     __syncthreads();
-    small_product(x, s_x + below + 32, s_x + 32 + column, 0, row < 16 ? 16 : 32);
+    small_product(x, s_x + below + 32, s_x + 32 + column);
+    if (row >= 16) small_product(x, s_x + below + 48, s_x + 16 * f32_stride + 32 + column);
     small_store(s_x + below + column, x, -1);
   }
   __syncthreads();

@@ -1,5 +1,5 @@
 // group_norm on CUDA: groups in registers, some threads each; gradients of weight and bias through sums of blocks.
-//   grid     forward a block per 256 / (G lanes) rows; backward 264 to 528 blocks that walk over rows; or a warp per group
+//   grid     forward a block per 256 / (G lanes) rows; backward 264 to 528 blocks over all rows; or a warp per group
 //   traffic  forward reads x, writes y; backward reads x, d_y, writes d_x, and 4 % of x
 //   limits   f32 f64 bf16; fast where groups are whole 16-byte vectors, at most 768 in a row; any row otherwise
 //   ceiling  HBM bandwidth: 16384 rows of 768 bf16 take 17 us forward, 25 us backward at 3 TB/s

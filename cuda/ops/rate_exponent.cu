@@ -28,23 +28,20 @@ __global__ void rate_exponent_forward_kernel(const T* g_p, T* g_alpha, double lo
 }
 
 template <class T>
-__global__ void rate_exponent_backward_kernel(const T* g_p, const T* g_d_alpha, T* g_d_p,  // [N] each
-                                              double* g_d,                                 // [N]
-                                              double log_length, int64_t N) {
-  for (int64_t k = threadIdx.x; k < N; k += threads) {
-    g_d[k] = cuda::through_clamp(raw(g_p, log_length, k, N), double(g_d_alpha[k]), log_length, k, N);
-    if (k > 0 && k < N - 1) g_d_p[k] = T(g_d[k]);
-  }
+__global__ __launch_bounds__(threads) void rate_exponent_backward_kernel(const T* g_p, const T* g_d_alpha, T* g_d_p,  // [N] each
+                                                                         double log_length, int64_t N) {
   double first = 0, last = 0;  // of this thread's k; then of all, in the order of a tree over the threads
   for (int64_t k = 1 + threadIdx.x; k < N - 1; k += threads) {
-    first -= g_d[k] * double(N - 1 - k) / double(N - 1);
-    last -= g_d[k] * double(k) / double(N - 1);
+    const double d = cuda::through_clamp(raw(g_p, log_length, k, N), double(g_d_alpha[k]), log_length, k, N);
+    g_d_p[k] = T(d);
+    first -= d * double(N - 1 - k);
+    last -= d * double(k);
   }
   first = cuda::block_sum<threads>(first);
   last = cuda::block_sum<threads>(last);
   if (threadIdx.x != 0) return;
-  g_d_p[0] = T(first);
-  if (N > 1) g_d_p[N - 1] = T(last);
+  g_d_p[0] = T(N > 1 ? first / double(N - 1) : 0);
+  if (N > 1) g_d_p[N - 1] = T(last / double(N - 1));
 }
 
 void forward(const RateExponentForward& a) {
@@ -57,9 +54,8 @@ void forward(const RateExponentForward& a) {
 
 void backward(const RateExponentBackward& a) {
   visit<float, double>("rate_exponent", a.p.dtype(), [&]<class T>() {
-    const Tensor d(a.device(), a.p.shape(), Dtype::f64);
     rate_exponent_backward_kernel<T><<<1, threads, 0, cuda::stream_of(a.device())>>>(
-        a.p.data<T>(), a.d_alpha.data<T>(), a.d_p.data<T>(), d.data<double>(), std::log(a.train_length), a.p.numel());
+        a.p.data<T>(), a.d_alpha.data<T>(), a.d_p.data<T>(), std::log(a.train_length), a.p.numel());
     cuda::cuda_check(cudaGetLastError());
   });
 }

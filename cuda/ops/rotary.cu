@@ -2,7 +2,7 @@
 //   grid     B * T * K/2 threads over the pairs of a vector, in blocks of 256
 //   traffic  x read once, y written once: [8,2048,3,256] in bf16: 50 MB
 //   limits   f32 f64 bf16; any even K; 16-byte vectors where K/2 and the pointers allow, else single pairs
-//   ceiling  HBM bandwidth: 17 us for that shape at 3 TB/s; the angles, in f64 up to the quarter turn, take 1 us beside it
+//   ceiling  HBM bandwidth: 17 us for that shape at 3 TB/s; the angles, in f64 up to the quarter turn, are 1 us of it
 #include "tensor/ops/rotary.h"
 
 #include <cmath>

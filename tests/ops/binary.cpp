@@ -53,6 +53,14 @@ std::vector<Bench> benches() {
                    .forward_bytes = 8 * n + 4 * double(b.numel()),
                    .backward_flops = 3 * n,
                    .backward_bytes = 12 * n + 8 * double(b.numel())});
+  const double m = 8.0 * 2048 * 768;
+  for (const Shape& b : {Shape{8, 2048, 768}, Shape{768}})
+    all.push_back({.example = example(functions()[2], {8, 2048, 768}, b, b.rank() == 1),
+                   .forward_flops = m,
+                   .forward_bytes = 8 * m + 4 * double(b.numel()),
+                   .backward_flops = 3 * m,
+                   .backward_bytes = 12 * m + 8 * double(b.numel()),
+                   .large = true});
   return all;
 }
 

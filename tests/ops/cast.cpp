@@ -90,7 +90,11 @@ const RegisterCase registered{{
     .bf16 = Tolerance{5e-3, 8e-3},
     .bench = {{.example = example({2048, 1536}, Dtype::bf16),
                .forward_bytes = 6.0 * 2048 * 1536,
-               .backward_bytes = 6.0 * 2048 * 1536}},
+               .backward_bytes = 6.0 * 2048 * 1536},
+              {.example = example({8, 2048, 768}, Dtype::f32),  // of bf16: 2 bytes to 4
+               .forward_bytes = 12.0 * 8 * 2048 * 768,
+               .backward_bytes = 12.0 * 8 * 2048 * 768,
+               .large = true}},
     .checks = {{"rounds to nearest even", rounds_to_nearest_even},
                {"gradient is cast back", gradient_is_cast_back},
                {"a wide gradient is passed on", a_wide_gradient_is_passed_on},

@@ -55,12 +55,13 @@ void refuses_wrong_types() {
                "embedding: table must be [V,D]; got [5]");
 }
 
-Bench bench(int64_t V) {
-  const double moved = 4.0 * 2048 * 768;
-  return {.example = example(V, 768, {1, 2048}),
-          .forward_bytes = 2 * moved,
-          .backward_flops = 2048.0 * 768,
-          .backward_bytes = moved + 4.0 * double(V) * 768};
+Bench bench(int64_t V, int64_t B = 1) {
+  const double elements = double(B) * 2048 * 768;
+  return {.example = example(V, 768, {B, 2048}),
+          .forward_bytes = 8 * elements,
+          .backward_flops = elements,
+          .backward_bytes = 4 * elements + 4.0 * double(V) * 768,
+          .large = B > 1};
 }
 
 const RegisterCase registered{{
@@ -69,7 +70,7 @@ const RegisterCase registered{{
     .examples = {example(1, 1, {1}), example(7, 3, {2, 5}), example(50, 17, {33}), example(4, 5, {2, 3, 4}),
                  example(3, 2, {700}), example(600, 8, {3, 1500}), example(40000, 1, {100})},
     .bf16 = Tolerance{5e-3, 8e-3},
-    .bench = {bench(257), bench(50280)},
+    .bench = {bench(257), bench(50280), bench(50280, 8)},
     .checks = {{"repeated tokens add up", repeated_tokens_add_up},
                {"refuses ids out of range", refuses_ids_out_of_range},
                {"refuses wrong types", refuses_wrong_types}},

@@ -108,7 +108,7 @@ void refuses_bad_input() {
 const RegisterCase registered{{
     .room = "rate_exponent",
     .ops = {"rate_exponent"},
-    .examples = {example(1, 512, 1), example(2, 512, 1), example(3, 512, 0.5), example(6, 2048, 0.3), example(64, 512, 0.02)},
+    .examples = {example(1, 512, 1), example(2, 512, 1), example(3, 512, 0.5), example(6, 2048, 0.3), example(64, 512, 0.02), example(700, 512, 0.001)},
     .bench = {{.example = example(2048, 2048, 0.001),
                .forward_flops = 6 * 2048,
                .forward_bytes = 8 * 2048,

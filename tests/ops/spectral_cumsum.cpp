@@ -35,7 +35,7 @@ void refuses_bad_shapes() {
 const RegisterCase registered{{
     .room = "spectral_cumsum",
     .ops = {"spectral_cumsum"},
-    .examples = {example(1), example(2), example(5), example(64)},
+    .examples = {example(1), example(2), example(5), example(64), example(700)},
     .bench = {{.example = example(2048), .forward_flops = 3 * 2048, .forward_bytes = 8 * 2048, .backward_flops = 3 * 2048, .backward_bytes = 12 * 2048}},
     .checks = {{"golden values", golden_values}, {"rates stay ordered", rates_stay_ordered}, {"refuses bad shapes", refuses_bad_shapes}},
 }};

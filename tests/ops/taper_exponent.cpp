@@ -55,7 +55,7 @@ void refuses_bad_input() {
 const RegisterCase registered{{
     .room = "taper_exponent",
     .ops = {"taper_exponent"},
-    .examples = {example(1, 512), example(2, 512), example(3, 512), example(6, 2048), example(64, 512)},
+    .examples = {example(1, 512), example(2, 512), example(3, 512), example(6, 2048), example(64, 512), example(700, 512, normal(0, 0.004))},
     .bench = {{.example = example(2048, 2048), .forward_flops = 6 * 2048, .forward_bytes = 8 * 2048, .backward_flops = 6 * 2048, .backward_bytes = 12 * 2048}},
     .checks = {{"golden values", golden_values},
                {"one head has no taper", one_head_has_no_taper},

@@ -63,6 +63,13 @@ std::vector<Bench> benches() {
                    .forward_bytes = 8 * n,
                    .backward_flops = 2 * n,
                    .backward_bytes = 16 * n});
+  for (std::string_view name : {"silu", "sigmoid", "relu_squared", "softplus"})  // a slope needs x or y, not both
+    all.push_back({.example = example(*std::ranges::find(functions(), name, &Function::name), {8, 2048, 1536}),
+                   .forward_flops = 8 * n,
+                   .forward_bytes = 8 * 8 * n,
+                   .backward_flops = 16 * n,
+                   .backward_bytes = 8 * 12 * n,
+                   .large = true});
   return all;
 }
 
