@@ -44,8 +44,7 @@ __device__ inline void barrier_wait(Barrier* b, int parity) {
 }
 
 // Copies of a box of a tensor map, from global memory, whose bytes a barrier counts; x runs along rows. What lies
-// outside the tensor arrives as zeros, and is counted. The second form delivers to the same place of every block in
-// `blocks`.
+// outside the tensor arrives as zeros, and is counted. The second form delivers to the same place of each of `blocks`.
 __device__ inline void copy_box(void* shared, const CUtensorMap& map, int x, int y, Barrier* b) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], "
@@ -123,8 +122,7 @@ __device__ inline void stmatrix_x4(void* row, uint32_t r0, uint32_t r1, uint32_t
 }
 
 // Products of a warpgroup. An operand in shared memory lies in rows of 128 bytes, 8 rows an atom of 1024 bytes, whose
-// 16-byte pieces are xored with the row (what a tensor map with CU_TENSOR_MAP_SWIZZLE_128B writes), and is named by a
-// word:
+// 16-byte pieces are xored with the row (a tensor map with CU_TENSOR_MAP_SWIZZLE_128B writes so). A word names it:
 //   k along rows    rows are the M or N index, atoms follow at 1024 bytes; 16 steps of k are 32 bytes further
 //   k across rows   rows are k, a row holds 64 of M or N, atoms follow along k at 1024 bytes, along M or N at `next`
 //                   bytes; 16 steps of k are 2048 bytes further
@@ -136,8 +134,7 @@ template <bool across>
 __device__ constexpr uint64_t operand_step() {  // to the next 16 of k
   return (across ? 2048 : 32) >> 4;
 }
-// Before the first product that reads registers written otherwise; ends a group of products; waits for all but
-// `pending`.
+// Before the first product on registers written otherwise; the end of a group; wait for all groups but `pending`.
 __device__ inline void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory"); }
 __device__ inline void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory"); }
 template <int pending>
@@ -145,9 +142,8 @@ __device__ inline void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(pending) : "memory");
 }
 
-// In lane 4 g + q of warp w of the four: d[4 j], d[4 j + 1] = D[16 w + g][8 j + 2 q, + 1], and d[4 j + 2, + 3] eight
-// rows below. d += A B (or d = A B where add is false): [64,16] by [16,128]. a_across, b_across: k runs across the rows
-// in memory.
+// d += A B (or d = A B where add is false), [64,16] by [16,128] or [16,256]. a_across, b_across: k runs across the rows.
+// In lane 4 g + q of warp w of the four: d[4 j], d[4 j + 1] = D[16 w + g][8 j + 2 q, + 1], d[4 j + 2, + 3] 8 rows below.
 template <bool a_across, bool b_across>
 __device__ inline void wgmma(float (&d)[64], uint64_t a, uint64_t b, bool add) {
   asm volatile(
@@ -173,7 +169,6 @@ __device__ inline void wgmma(float (&d)[64], uint64_t a, uint64_t b, bool add) {
         "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
       : "l"(a), "l"(b), "r"(int(add)), "n"(int(a_across)), "n"(int(b_across)));
 }
-// d += A B (or d = A B where add is false): [64,16] by [16,256]. a_across, b_across: k runs across the rows in memory.
 template <bool a_across, bool b_across>
 __device__ inline void wgmma(float (&d)[128], uint64_t a, uint64_t b, bool add) {
   asm volatile(

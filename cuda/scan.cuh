@@ -18,19 +18,25 @@ struct ProductBuffers {
   alignas(32) A b[product_step][product_tile + 4];  // [k][column]
 };
 
-__host__ __device__ inline int64_t product_tiles(int64_t n) { return n <= product_tile ? 1 : (n + product_tile - 1) / product_tile; }
+__host__ __device__ inline int64_t product_tiles(int64_t n) {
+  return n <= product_tile ? 1 : (n + product_tile - 1) / product_tile;
+}
 
-// r += a(row, k) b(k, column) summed over k < depth, in order of k. Rows and columns count from the tile's corner; a and b
-// are asked inside `rows` and `columns` only. along_k: neighbours in k are neighbours in memory, so threads read along k.
+// r += a(row, k) b(k, column) summed over k < depth, in order of k. Rows and columns count from the tile's corner; a
+// and b are asked inside `rows` and `columns` only. along_k: neighbours in k are neighbours in memory, so threads read
+// along k.
 template <bool a_along_k, bool b_along_k, class A, class LoadA, class LoadB>
-__device__ void multiply_tile(A (&r)[4][4], ProductBuffers<A>& s, int64_t rows, int64_t columns, int64_t depth, LoadA a, LoadB b) {
+__device__ void multiply_tile(A (&r)[4][4], ProductBuffers<A>& s, int64_t rows, int64_t columns, int64_t depth, LoadA a,
+                              LoadB b) {
   const int thread = int(threadIdx.x), tx = thread % 16, ty = thread / 16;
   for (int64_t k0 = 0; k0 < depth; k0 += product_step) {
     __syncthreads();  // the step before is still being read
     for (int e = thread; e < product_step * product_tile; e += product_threads) {
-      const int ka = a_along_k ? e % product_step : e / product_tile, row = a_along_k ? e / product_step : e % product_tile;
+      const int ka = a_along_k ? e % product_step : e / product_tile,
+                row = a_along_k ? e / product_step : e % product_tile;
       s.a[ka][row] = row < rows && k0 + ka < depth ? a(row, k0 + ka) : A(0);
-      const int kb = b_along_k ? e % product_step : e / product_tile, column = b_along_k ? e / product_step : e % product_tile;
+      const int kb = b_along_k ? e % product_step : e / product_tile,
+                column = b_along_k ? e / product_step : e % product_tile;
       s.b[kb][column] = column < columns && k0 + kb < depth ? b(k0 + kb, column) : A(0);
     }
     __syncthreads();
@@ -46,8 +52,8 @@ __device__ void multiply_tile(A (&r)[4][4], ProductBuffers<A>& s, int64_t rows, 
   }
 }
 
-// Calls f(row, column, i, j) for each of the thread's elements [i][j] inside rows x columns. i and j are constants once the
-// loops are unrolled: what they index stays in registers.
+// Calls f(row, column, i, j) for each of the thread's elements [i][j] inside rows x columns. i and j are constants once
+// the loops are unrolled: what they index stays in registers.
 template <class F>
 __device__ void for_tile(int64_t rows, int64_t columns, F f) {
   const int tx = int(threadIdx.x) % 16, ty = int(threadIdx.x) / 16;

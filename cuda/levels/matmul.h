@@ -17,8 +17,7 @@ struct Product {
   int64_t M = 0, N = 0, K = 0;
   bool transpose_a = false, transpose_b = false, accumulate = false;
   Dtype operands = Dtype::f32, result = Dtype::f32;  // result: the operands' dtype, or f32 of bf16
-  // Levels 1 to 5: K cut in pieces, each a product of its own: piece i writes c + i M N. What adds them up is the
-  // caller's.
+  // Levels 1 to 5: K cut in pieces, each a product of its own: piece i writes c + i M N. The caller adds them up.
   int pieces = 1;
   void* workspace = nullptr;  // level 6: as many bytes as it asks for
   cudaStream_t stream = nullptr;
@@ -30,19 +29,20 @@ void matmul_naive(const Product& p);           // 1: any product
 void matmul_shared_tiles(const Product& p);    // 2: any
 void matmul_register_tiles(const Product& p);  // 3: any; the shipped one of f32 and f64
 void matmul_tensor_cores(const Product& p);    // 4: bf16
-void matmul_pipelined(const Product& p);       // 5: bf16, rows and addresses of whole 16 bytes
-void matmul_wgmma(const Product& p);           // 6: the same, on Hopper
+void matmul_pipelined(const Product& p);       // 5: bf16, rows and addresses of the operands whole 16 bytes
+void matmul_wgmma(const Product& p);           // 6: the same and c's too, on Hopper
 
 bool matmul_pipelined_takes(const Product& p);
 bool matmul_wgmma_takes(const Product& p);
 int64_t matmul_wgmma_workspace(const Product& p);
 bool matmul_wgmma_runs();  // on the current device
 
-// Where a tensor-core kernel meets the ends of rows: can 16 bytes move at once, everywhere?
-inline bool rows_of_16_bytes(const Product& p) {
-  auto whole = [](const void* at, int64_t row) { return reinterpret_cast<uintptr_t>(at) % 16 == 0 && row % 8 == 0; };
-  return whole(p.a, p.transpose_a ? p.M : p.K) && whole(p.b, p.transpose_b ? p.K : p.N) && whole(p.c, p.N);
+// Can 16 bytes of an operand move at once, everywhere? Its address and its rows must be whole 16 bytes.
+inline bool whole_16_bytes(const void* at, int64_t row) {
+  return reinterpret_cast<uintptr_t>(at) % 16 == 0 && row % 8 == 0;
 }
+inline bool whole_a(const Product& p) { return whole_16_bytes(p.a, p.transpose_a ? p.M : p.K); }
+inline bool whole_b(const Product& p) { return whole_16_bytes(p.b, p.transpose_b ? p.K : p.N); }
 
 // f.operator()<T, C, transpose_a, transpose_b>() with the types of the product's operands and result.
 template <bool bf16_only, class F>

@@ -1,8 +1,9 @@
 // matmul, level 2: a block fetches each tile of the operands once, into shared memory, for all its threads.
-//   plan     a block owns 32 x 32 of c; along K, it loads 32 x 32 of op(a) and of op(b), then each thread adds 32
-//   products grid     M/32 * N/32 blocks of 1024 traffic  each operand is read once for every 32 rows or columns of c:
-//   a thirty-second of level 1 limits   f32 f64 bf16; any shape ceiling  shared memory: two reads for each
-//   multiplication
+//   plan     a block owns 32 x 32 of c; along K it loads 32 x 32 of op(a) and of op(b), and each thread adds 32 products
+//   grid     M/32 * N/32 blocks of 1024
+//   traffic  each operand is read once for every 32 rows or columns of c: a thirty-second of level 1
+//   limits   f32 f64 bf16; any shape
+//   ceiling  shared memory: two reads for each multiplication
 #include "cuda/launch.cuh"
 #include "cuda/levels/matmul.h"
 

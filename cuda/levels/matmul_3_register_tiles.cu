@@ -1,7 +1,6 @@
 // matmul, level 3: a thread owns a square of c in registers, and each number it fetches serves a row or a column of it.
 //   plan     a block of 16 x 16 threads owns 128 x 128 of c (f64: 64 x 64), a thread 8 x 8 (f64: 4 x 4); along K in
-//   steps of
-//            8, the next step's numbers travel to registers while this step's, in shared memory, are multiplied
+//            steps of 8, the next step's numbers travel to registers while this step's, in shared memory, are multiplied
 //   grid     M/128 * N/128 blocks of 256
 //   traffic  each operand is read once for every 128 rows or columns of c; from shared memory 16 numbers for 64
 //            multiplications
@@ -16,9 +15,9 @@ namespace {
 
 constexpr int side = 16, threads = side * side, depth = 8;  // threads along m and along n; the step along k
 
+// A thread's: `own` x `own` elements, in vectors of `n` that neighbours interleave, so that no bank is hit twice.
 template <class A>
-struct Square {  // of a thread: `own` x `own` elements, in vectors of `n` that neighbours interleave, so that no bank
-                 // is hit twice
+struct Square {
   static constexpr int n = 16 / int(sizeof(A)), own = sizeof(A) == 8 ? 4 : 8, tile = side * own;
   static constexpr int row = tile + n;  // of shared memory
   __device__ static int place(int thread, int i) { return i / n * (side * n) + thread * n + i % n; }

@@ -1,10 +1,9 @@
 // matmul, level 4: tensor cores multiply 16 x 8 x 16 in one instruction of a warp.
 //   plan     a block of four warps owns 128 x 128 of c, a warp 64 x 64; along K in steps of 64, whose operands go
-//   through
-//            registers to shared memory and wait there for each other
+//            through registers to shared memory and wait there for each other
 //   grid     M/128 * N/128 blocks of 128
-//   traffic  each operand is read once for every 128 rows or columns of c; from shared memory 16 KB for 128
-//   instructions limits   bf16, sums f32; any shape and alignment: the shipped one where rows are not whole 16 bytes
+//   traffic  each operand is read once for every 128 rows or columns of c; from shared memory 16 KB for 128 instructions
+//   limits   bf16, sums f32; any shape and alignment: the shipped one where an operand's rows are not whole 16 bytes
 //   ceiling  latency: copying and multiplying take turns
 #include "cuda/launch.cuh"
 #include "cuda/levels/matmul.h"
@@ -13,8 +12,7 @@
 namespace taper::cuda {
 namespace {
 
-// Rows i0.. and inner indices k0.. of an operand, zeros beyond its ends. whole: 16 bytes are inside or outside
-// together.
+// Rows i0.. and inner indices k0.. of an operand, zeros beyond its ends. whole: 16 bytes may move at once.
 template <bool across>
 __device__ void fetch(bf16* s_x, const bf16* g_x, int64_t i0, int64_t k0, int64_t rows, int64_t K, int64_t end,
                       bool whole) {
@@ -42,7 +40,8 @@ __global__ __launch_bounds__(WarpTile::threads) void tensor_cores_kernel(const b
                                                                          const bf16* g_b,  // [K,N] or [N,K]
                                                                          C* g_c,           // [pieces][M,N]
                                                                          int64_t M, int64_t N, int64_t K, int64_t piece,
-                                                                         bool accumulate, bool whole, bool pairs) {
+                                                                         bool accumulate, bool whole_a, bool whole_b,
+                                                                         bool pairs) {
   __shared__ __align__(16) bf16 s_a[WarpTile::size];
   __shared__ __align__(16) bf16 s_b[WarpTile::size];
   constexpr int64_t tile = WarpTile::tile;
@@ -50,8 +49,8 @@ __global__ __launch_bounds__(WarpTile::threads) void tensor_cores_kernel(const b
   const int64_t begin = blockIdx.y * piece, end = min(K, begin + piece);
   WarpTile c;
   for (int64_t k0 = begin; k0 < end; k0 += WarpTile::depth) {
-    fetch<transpose_a>(s_a, g_a, m0, k0, M, K, end, whole);
-    fetch<!transpose_b>(s_b, g_b, n0, k0, N, K, end, whole);
+    fetch<transpose_a>(s_a, g_a, m0, k0, M, K, end, whole_a);
+    fetch<!transpose_b>(s_b, g_b, n0, k0, N, K, end, whole_b);
     __syncthreads();
     c.add<transpose_a, !transpose_b>(s_a, s_b);
     __syncthreads();
@@ -67,8 +66,8 @@ void matmul_tensor_cores(const Product& p) {
     const dim3 grid(blocks_for((p.M + tile - 1) / tile * ((p.N + tile - 1) / tile), 1), unsigned(p.pieces));
     C* c = static_cast<C*>(p.c);
     tensor_cores_kernel<C, transpose_a, transpose_b><<<grid, WarpTile::threads, 0, p.stream>>>(
-        static_cast<const T*>(p.a), static_cast<const T*>(p.b), c, p.M, p.N, p.K, p.piece(), p.accumulate,
-        rows_of_16_bytes(p), vector_fits<C>(2, p.N, {c}));
+        static_cast<const T*>(p.a), static_cast<const T*>(p.b), c, p.M, p.N, p.K, p.piece(), p.accumulate, whole_a(p),
+        whole_b(p), vector_fits<C>(2, p.N, {c}));
     cuda_check(cudaGetLastError());
   });
 }

@@ -1,10 +1,9 @@
 // matmul, level 5: the copies of later steps are under way while the tensor cores multiply this one.
 //   plan     as level 4, with three steps in shared memory: cp.async fills two while one is multiplied; neighbouring
-//   blocks
-//            take tiles of one band of c
+//            blocks take tiles of one band of c
 //   grid     M/128 * N/128 blocks of 128, two on a multiprocessor
 //   traffic  as level 4, from L2 for all but the first block of a band
-//   limits   bf16, sums f32; addresses and rows of whole 16 bytes: the shipped one where there is no wgmma
+//   limits   bf16, sums f32; addresses and rows of the operands whole 16 bytes: the shipped one where there is no wgmma
 //   ceiling  mma.sync, about three fifths of what wgmma reaches on an H100: 16384 x 3352 x 768 in 0.2 ms
 #include "cuda/launch.cuh"
 #include "cuda/levels/matmul.h"
@@ -54,7 +53,7 @@ __global__ __launch_bounds__(WarpTile::threads, 2) void pipelined_kernel(const b
                                                                          const bf16* g_b,  // [K,N] or [N,K]
                                                                          C* g_c,           // [pieces][M,N]
                                                                          int64_t M, int64_t N, int64_t K, int64_t piece,
-                                                                         bool accumulate) {
+                                                                         bool accumulate, bool pairs) {
   extern __shared__ __align__(16) bf16 s_steps[];  // [steps][a, b][size]
   constexpr int64_t tile = WarpTile::tile, depth = WarpTile::depth;
   const TilePlace at = tile_place(int(blockIdx.x), int((M + tile - 1) / tile), int((N + tile - 1) / tile), band);
@@ -78,12 +77,12 @@ __global__ __launch_bounds__(WarpTile::threads, 2) void pipelined_kernel(const b
     c.add<transpose_a, !transpose_b>(s_steps + slot * 2 * WarpTile::size, s_steps + (slot * 2 + 1) * WarpTile::size);
     slot = slot + 1 == steps ? 0 : slot + 1;
   }
-  c.store(g_c + blockIdx.y * M * N, m0, n0, M, N, accumulate, true);
+  c.store(g_c + blockIdx.y * M * N, m0, n0, M, N, accumulate, pairs);
 }
 
 }  // namespace
 
-bool matmul_pipelined_takes(const Product& p) { return p.operands == Dtype::bf16 && rows_of_16_bytes(p); }
+bool matmul_pipelined_takes(const Product& p) { return p.operands == Dtype::bf16 && whole_a(p) && whole_b(p); }
 
 void matmul_pipelined(const Product& p) {
   with_types<true>(p, [&]<class T, class C, bool transpose_a, bool transpose_b>() {
@@ -91,9 +90,10 @@ void matmul_pipelined(const Product& p) {
     const dim3 grid(blocks_for((p.M + tile - 1) / tile * ((p.N + tile - 1) / tile), 1), unsigned(p.pieces));
     const auto kernel = pipelined_kernel<C, transpose_a, transpose_b>;
     cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
+    C* c = static_cast<C*>(p.c);
     kernel<<<grid, WarpTile::threads, shared_bytes, p.stream>>>(static_cast<const T*>(p.a), static_cast<const T*>(p.b),
-                                                                static_cast<C*>(p.c), p.M, p.N, p.K, p.piece(),
-                                                                p.accumulate);
+                                                                c, p.M, p.N, p.K, p.piece(), p.accumulate,
+                                                                vector_fits<C>(2, p.N, {c}));
     cuda_check(cudaGetLastError());
   });
 }

@@ -1,5 +1,4 @@
-// The tensor-core tile that levels 4 and 5 share: 128 x 128 of c by four warps, from operands that lie in shared
-// memory.
+// The tensor-core tile that levels 4 and 5 share: 128 x 128 of c by four warps, from operands in shared memory.
 //
 // A step of 64 along K of one operand is 16 KB, in chunks of 8 numbers. Where k runs along the operand's rows in memory
 // it lies as [128][64], where k runs across them as [64][128]: as it came, never transposed; ldmatrix turns 8x8 pieces

@@ -15,6 +15,8 @@
 // Documents: a decay at a document's start counts as 1; pairs across it, and what would cross it to or from a state, are
 // set to 0 by the token numbers.
 #pragma once
+#include <bit>
+
 #include "cuda/launch.cuh"
 #include "cuda/mma.cuh"
 #include "tensor/ops/gla_scan.h"
@@ -57,10 +59,18 @@ struct Chunk {
 __device__ inline int lane() { return int(threadIdx.x) % 32; }
 __device__ inline int warp() { return int(threadIdx.x) / 32; }
 
+// e^x by the hardware's 2^x; what is below 2^-126 is 0.
+__device__ inline float fast_exp(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x * 0x1.715476p0f));
+  return y;
+}
+
 __device__ inline float low(uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ inline float high(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
 __device__ inline uint32_t pair_at(const bf16* p) { return *reinterpret_cast<const uint32_t*>(p); }
 __device__ inline uint32_t scaled(uint32_t pair, float2 by) { return cuda::pack_bf16(low(pair) * by.x, high(pair) * by.y); }
+__device__ inline bf16 rounded(float x) { return std::bit_cast<bf16>(uint16_t(cuda::pack_bf16(x, 0.0f))); }
 __device__ inline float2 floats_at(const float* p) { return *reinterpret_cast<const float2*>(p); }
 
 // Operands of a warp from a tile of shared memory with rows `pitch` apart; p is the tile's corner.
@@ -140,13 +150,14 @@ __device__ bool load_operands(Operands<keys>& s, const Chunk& c, const bf16* g_q
 #pragma unroll
   for (int round = 0; round < rounds; ++round) {
     const int task = round * threads + int(threadIdx.x), n = task % pairs * 2, block = task / pairs;
+    const int present = task < tasks && n < z.K ? c.length - block * rows : 0;  // tokens from the block's first on
+    int at = block * rows * stride + n;
 #pragma unroll
     for (int i = 0; i < rows; ++i) {
-      const int t = block * rows + i, at = t * stride + n;
-      const bool inside = task < tasks && t < c.length && n < z.K;
-      r_log_a[round][i] = inside ? floats_at(g_log_a + at) : float2{0, 0};
-      r_q[round][i] = inside ? pair_at(g_q + at) : 0;
-      r_k[round][i] = inside ? pair_at(g_k + at) : 0;
+      r_log_a[round][i] = i < present ? floats_at(g_log_a + at) : float2{0, 0};
+      r_q[round][i] = i < present ? pair_at(g_q + at) : 0;
+      r_k[round][i] = i < present ? pair_at(g_k + at) : 0;
+      at += stride;
     }
   }
   meanwhile();
@@ -185,37 +196,26 @@ __device__ bool load_operands(Operands<keys>& s, const Chunk& c, const bf16* g_q
   for (int round = 0; round < rounds; ++round) {
     const int task = round * threads + int(threadIdx.x), n = task % pairs * 2, block = task / pairs;
     if (task >= tasks) continue;
-    auto store = [&](int i, float2 q_sum, float2 k_sum) {
-      const float2 q = {z.scale * __expf(q_sum.x), z.scale * __expf(q_sum.y)}, k = {__expf(k_sum.x), __expf(k_sum.y)};
+    // log_a behind i, and up to i, both anew at the middle where it is the reference.
+    float2 behind[rows], sum = {0, 0};
+#pragma unroll
+    for (int i = rows - 1; i >= 0; --i) {
+      if (i == rows / 2 - 1 && middle) sum = {0, 0};
+      behind[i] = sum;
+      sum = {sum.x + r_log_a[round][i].x, sum.y + r_log_a[round][i].y};
+    }
+    sum = {0, 0};
+#pragma unroll
+    for (int i = 0; i < rows; ++i) {
+      if (i == rows / 2 && middle) sum = {0, 0};
+      sum = {sum.x + r_log_a[round][i].x, sum.y + r_log_a[round][i].y};
+      float2 q = sum, k = behind[i];
+      if (middle && i < rows / 2) q = {-k.x, -k.y};
+      if (middle && i >= rows / 2) k = {-q.x, -q.y};
+      q = {z.scale * fast_exp(q.x), z.scale * fast_exp(q.y)};
+      k = {fast_exp(k.x), fast_exp(k.y)};
       *reinterpret_cast<uint32_t*>(&s.q[block * rows + i][n]) = scaled(r_q[round][i], q);
       *reinterpret_cast<uint32_t*>(&s.k[block * rows + i][n]) = scaled(r_k[round][i], k);
-    };
-    float2 sum = {0, 0};
-    if (middle) {
-#pragma unroll
-      for (int i = rows / 2; i < rows; ++i) {
-        sum = {sum.x + r_log_a[round][i].x, sum.y + r_log_a[round][i].y};
-        store(i, sum, {-sum.x, -sum.y});
-      }
-      sum = {0, 0};
-#pragma unroll
-      for (int i = rows / 2 - 1; i >= 0; --i) {
-        store(i, {-sum.x, -sum.y}, sum);
-        sum = {sum.x + r_log_a[round][i].x, sum.y + r_log_a[round][i].y};
-      }
-    } else {
-      float2 until[rows];
-#pragma unroll
-      for (int i = rows - 1; i >= 0; --i) {
-        until[i] = sum;
-        sum = {sum.x + r_log_a[round][i].x, sum.y + r_log_a[round][i].y};
-      }
-      sum = {0, 0};
-#pragma unroll
-      for (int i = 0; i < rows; ++i) {
-        sum = {sum.x + r_log_a[round][i].x, sum.y + r_log_a[round][i].y};
-        store(i, sum, until[i]);
-      }
     }
   }
   // A thread makes the ways to one place, from the nearest on: each adds a block to the sum before it.
@@ -234,7 +234,7 @@ __device__ bool load_operands(Operands<keys>& s, const Chunk& c, const bf16* g_q
 // exp(log_a) of a channel's token, 1 at a document start and behind the last token.
 __device__ inline float decay_at(const Chunk& c, const float* g_log_a, const Window& z, const int* s_sees_from, int t, int n) {
   if (t >= c.length || n >= z.K || s_sees_from[t] == t) return 1;
-  return __expf(g_log_a[(c.first + t * z.H) * z.K + n]);
+  return fast_exp(g_log_a[(c.first + t * z.H) * z.K + n]);
 }
 
 // The pairs inside blocks by running products: where decays are too strong for one reference. Two warps for a block, each
@@ -261,7 +261,7 @@ __device__ void pairs_inside(Operands<keys>& s, const Chunk& c, const bf16* g_q,
     sum += __shfl_xor_sync(~0u, sum, 1);
     sum += __shfl_xor_sync(~0u, sum, 2);
     const bool seen = j <= i && block * rows + j >= s.sees_from[block * rows + i];
-    if (lane() % 4 == 0) s.pairs[pair_number(block, block)][i][j] = bf16(seen ? sum : 0.0f);
+    if (lane() % 4 == 0) s.pairs[pair_number(block, block)][i][j] = rounded(seen ? sum : 0.0f);
   }
 }
 
@@ -304,19 +304,20 @@ __device__ void make_pairs(Operands<keys>& s, bool middle, const Chunk& c, const
   if (!middle) pairs_inside(s, c, g_q, g_k, g_log_a, z);
 }
 
-// Asks for rows [0,count) x [left, left + columns) of a matrix with `stride` between rows and `width` columns, zeros outside,
-// up to `padded` rows. For a block of `threads`.
-template <int padded, int threads>
-__device__ void copy_columns(bf16* s_to, const bf16* g_from, int64_t stride, int count, int64_t left, int64_t width) {
-  constexpr int vectors = columns / 8, step = threads / vectors;  // rows at once
-  const int first = int(threadIdx.x) / vectors, column = int(threadIdx.x) % vectors * 8;
-  if (left + column >= width) count = 0;
+// Asks for rows [0,count) x [left, left + width) of a matrix with `stride` between rows and `most` columns; zeros outside, up
+// to `padded` rows. By `helpers` threads, of which this is number `thread`.
+template <int padded, int width, int helpers>
+__device__ void copy_tile(bf16* s_to, const bf16* g_from, int64_t stride, int count, int64_t left, int64_t most, int thread) {
+  constexpr int vectors = width / 8, step = helpers / vectors;  // rows at once
+  static_assert(helpers % vectors == 0);
+  const int first = thread / vectors, column = thread % vectors * 8;
+  if (left + column >= most) count = 0;
   const bf16* from = g_from + first * stride + left + column;
 #pragma unroll
   for (int row = 0; row < padded; row += step) {
     if (padded % step && row + first >= padded) break;
     const bool present = row + first < count;
-    cuda::copy_async(s_to + (row + first) * (columns + pad) + column, present ? from : g_from, present);
+    cuda::copy_async(s_to + (row + first) * (width + pad) + column, present ? from : g_from, present);
     from += step * stride;
   }
 }

@@ -36,17 +36,22 @@ struct GradientShared {
 template <int pitch>
 __device__ void sum_columns(const float (&d)[2][4], const bf16* s_x, float* s_to) {
   const int g = lane() / 4, q = lane() % 4;
+  float r[4];  // columns 2q, 2q+1, 8+2q, 8+2q+1 of rows g and g + 8
 #pragma unroll
   for (int t = 0; t < 2; ++t) {
     const uint32_t upper = pair_at(s_x + g * pitch + 8 * t + 2 * q), lower = pair_at(s_x + (g + 8) * pitch + 8 * t + 2 * q);
-    float left = low(upper) * d[t][0] + low(lower) * d[t][2], right = high(upper) * d[t][1] + high(lower) * d[t][3];
-#pragma unroll
-    for (int bit = 4; bit < 32; bit *= 2) {
-      left += __shfl_xor_sync(~0u, left, bit);
-      right += __shfl_xor_sync(~0u, right, bit);
-    }
-    if (g == 0) *reinterpret_cast<float2*>(s_to + 8 * t + 2 * q) = {left, right};
+    r[2 * t] = low(upper) * d[t][0] + low(lower) * d[t][2];
+    r[2 * t + 1] = high(upper) * d[t][1] + high(lower) * d[t][3];
   }
+  // Eight lanes have the same columns. Half of them go on with two columns, half of those with one.
+  const bool second = lane() & 16, odd = lane() & 8;
+  float x = second ? r[2] : r[0], y = second ? r[3] : r[1];
+  x += __shfl_xor_sync(~0u, second ? r[0] : r[2], 16);
+  y += __shfl_xor_sync(~0u, second ? r[1] : r[3], 16);
+  float sum = odd ? y : x;
+  sum += __shfl_xor_sync(~0u, odd ? x : y, 8);
+  sum += __shfl_xor_sync(~0u, sum, 4);
+  if (!(lane() & 4)) s_to[8 * second + 2 * q + odd] = sum;
 }
 
 __device__ inline void scale_columns(float (&d)[2][4], const float* s_by, bool upper, bool lower) {
@@ -81,12 +86,18 @@ __device__ inline void store_sums(const float (&d)[2][4], float* s_to, int pitch
 // A block's log_a of one channel, 0 at a document start and behind the last token. The pointers begin at the chunk.
 template <int keys>
 __device__ void load_log_a(float (&r)[rows], const Operands<keys>& o, const Chunk& c, const float* g_log_a, int stride, int block,
-                           int n) {
+                           int n, bool packed) {
+  const int present = c.length - block * rows;
+  const float* at = g_log_a + block * rows * stride + n;
 #pragma unroll
   for (int i = 0; i < rows; ++i) {
-    const int t = block * rows + i;
-    r[i] = t < c.length && o.sees_from[t] != t ? g_log_a[t * stride + n] : 0.0f;
+    r[i] = i < present ? *at : 0.0f;
+    at += stride;
   }
+  if (!packed) return;
+#pragma unroll
+  for (int i = 0; i < rows; ++i)
+    if (o.sees_from[block * rows + i] == block * rows + i) r[i] = 0;
 }
 
 // The gradients of one channel of one block whose reference is the middle. Of d_log_a, r_d_log_a has all but the pairs
@@ -114,12 +125,12 @@ __device__ void finish_middle(GradientShared<keys>& s, const Chunk& c, const flo
     s.sums.q[block * rows + i][n] += run;
   }
   float r_log_a[rows];
-  load_log_a(r_log_a, s.operands, c, g_log_a, stride, block, n);
+  load_log_a(r_log_a, s.operands, c, g_log_a, stride, block, n, z.packing.start != nullptr);
   const auto store = [&](int i, float sum) {
     const int t = block * rows + i;
     if (t >= c.length) return;
-    g_d_q[t * stride + n] = bf16(z.scale * __expf(sum) * s.sums.q[t][n]);
-    g_d_k[t * stride + n] = bf16(__expf(-sum) * (s.sums.k[t][n] + r_d_k[i]));
+    g_d_q[t * stride + n] = rounded(z.scale * fast_exp(sum) * s.sums.q[t][n]);
+    g_d_k[t * stride + n] = rounded(fast_exp(-sum) * (s.sums.k[t][n] + r_d_k[i]));
   };
   float sum = 0;
 #pragma unroll
@@ -138,11 +149,11 @@ __device__ void finish_ends(GradientShared<keys>& s, const Chunk& c, const float
                             int n, const bf16* g_q, const bf16* g_k, bf16* g_d_q, bf16* g_d_k, const Window& z) {
   const int stride = int(z.H * z.K);
   float r_a[rows], r_q[rows], r_d_q[rows], since = 1;
-  load_log_a(r_a, s.operands, c, g_log_a, stride, block, n);
+  load_log_a(r_a, s.operands, c, g_log_a, stride, block, n, z.packing.start != nullptr);
 #pragma unroll
   for (int i = 0; i < rows; ++i) {
     const int t = block * rows + i;
-    r_a[i] = __expf(r_a[i]);
+    r_a[i] = fast_exp(r_a[i]);
     since *= r_a[i];
     r_q[i] = t < c.length ? z.scale * float(g_q[t * stride + n]) : 0.0f;
     r_d_q[i] = since * s.sums.q[t][n];
@@ -168,11 +179,11 @@ __device__ void finish_ends(GradientShared<keys>& s, const Chunk& c, const float
         X *= r_a[i];
       }
     }
-    g_d_k[at] = bf16(X + until * s.sums.k[block * rows + j][n]);
+    g_d_k[at] = rounded(X + until * s.sums.k[block * rows + j][n]);
   }
 #pragma unroll
   for (int i = 0; i < rows; ++i)
-    if (block * rows + i < c.length) g_d_q[(block * rows + i) * stride + n] = bf16(z.scale * r_d_q[i]);
+    if (block * rows + i < c.length) g_d_q[(block * rows + i) * stride + n] = rounded(z.scale * r_d_q[i]);
 }
 
 template <int keys>
@@ -186,14 +197,15 @@ __global__ void __launch_bounds__(threads, keys <= 96 ? 2 : 1)
   GradientShared<keys>& s = *reinterpret_cast<GradientShared<keys>*>(s_bytes);
   Operands<keys>& o = s.operands;
   constexpr int pitch = columns + pad, key_pitch = keys + pad, pair_pitch = rows + pad, parts = keys / 32;
+  constexpr int diagonals = (keys / 16 + threads / 32 - 1) / (threads / 32);  // of S Z^T, 16 channels each, a warp's
   const Chunk c(z, blockIdx.x);
   const int tiles = int((z.V + columns - 1) / columns);
   const auto ask = [&](int tile) {
     const int64_t left = tile * int64_t(columns), state = int64_t(blockIdx.x) * z.K * z.V;
-    copy_columns<tokens, threads>(s.stage.v[0], g_v + c.first * z.V, z.H * z.V, c.length, left, z.V);
-    copy_columns<tokens, threads>(s.stage.d_y[0], g_d_y ? g_d_y + c.first * z.V : g_v, z.H * z.V, g_d_y ? c.length : 0, left, z.V);
-    copy_columns<keys, threads>(s.stage.S[0], g_states + state, z.V, int(z.K), left, z.V);
-    copy_columns<keys, threads>(s.stage.Z[0], g_d_states + state, z.V, int(z.K), left, z.V);
+    copy_tile<tokens, columns, threads>(s.stage.v[0], g_v + c.first * z.V, z.H * z.V, c.length, left, z.V, int(threadIdx.x));
+    copy_tile<tokens, columns, threads>(s.stage.d_y[0], g_d_y ? g_d_y + c.first * z.V : g_v, z.H * z.V, g_d_y ? c.length : 0, left, z.V, int(threadIdx.x));
+    copy_tile<keys, columns, threads>(s.stage.S[0], g_states + state, z.V, int(z.K), left, z.V, int(threadIdx.x));
+    copy_tile<keys, columns, threads>(s.stage.Z[0], g_d_states + state, z.V, int(z.K), left, z.V, int(threadIdx.x));
     cuda::copy_async_commit();
   };
   const bool middle = load_operands(o, c, g_q, g_k, g_log_a, z, [&] { ask(0); });
@@ -204,7 +216,7 @@ __global__ void __launch_bounds__(threads, keys <= 96 ? 2 : 1)
   const int I = warp() % blocks, half = warp() / blocks, g = lane() / 4, q = lane() % 4, first_key = half * keys / 2;
   const int last = o.sees_from[c.length - 1];
   const bool to_state_upper = I * rows + g >= last, to_state_lower = I * rows + g + 8 >= last;
-  float r_d_q[parts][2][4] = {}, r_d_k[parts][2][4] = {}, r_dA[blocks][4] = {}, r_S_Z[parts] = {};
+  float r_d_q[parts][2][4] = {}, r_d_k[parts][2][4] = {}, r_dA[blocks][4] = {}, r_S_Z[diagonals][2][4] = {};
 
   for (int tile = 0; tile < tiles; ++tile) {
     cuda::copy_async_wait<0>();
@@ -232,13 +244,16 @@ __global__ void __launch_bounds__(threads, keys <= 96 ? 2 : 1)
         cuda::mma_bf16(r_d_k[part][0], a_v, b[0]);
         cuda::mma_bf16(r_d_k[part][1], a_v, b[1]);
       }
-    }
 #pragma unroll
-    for (int part = 0; part < parts; ++part) {  // <S, Z>: eight threads for a channel, eight values each
-      const int n = part * 32 + int(threadIdx.x) / 8, p = int(threadIdx.x) % 8 * 8;
-      const uint4 S = *reinterpret_cast<const uint4*>(&from.S[n][p]), Z = *reinterpret_cast<const uint4*>(&from.Z[n][p]);
-      r_S_Z[part] += low(S.x) * low(Z.x) + high(S.x) * high(Z.x) + low(S.y) * low(Z.y) + high(S.y) * high(Z.y) +
-                     low(S.z) * low(Z.z) + high(S.z) * high(Z.z) + low(S.w) * low(Z.w) + high(S.w) * high(Z.w);
+      for (int d = 0; d < diagonals; ++d) {
+        const int n = (d * threads / 32 + warp()) * 16;
+        if (n >= keys) continue;
+        uint32_t a[4], b[2][2];
+        load_a(a, &from.S[n][p], pitch);
+        load_b_of_columns(b, &from.Z[n][p], pitch);
+        cuda::mma_bf16(r_S_Z[d][0], a, b[0]);
+        cuda::mma_bf16(r_S_Z[d][1], a, b[1]);
+      }
     }
     float r_d_v[4][4] = {};
     for (int from_I = I; from_I < blocks; ++from_I) {
@@ -276,10 +291,11 @@ __global__ void __launch_bounds__(threads, keys <= 96 ? 2 : 1)
   }
 
 #pragma unroll
-  for (int part = 0; part < parts; ++part) {
-    float sum = r_S_Z[part];
-    for (int bit = 1; bit < 8; bit *= 2) sum += __shfl_xor_sync(~0u, sum, bit);
-    if (threadIdx.x % 8 == 0) s.S_Z[part * 32 + int(threadIdx.x) / 8] = sum;
+  for (int d = 0; d < diagonals; ++d) {
+    const int n = (d * threads / 32 + warp()) * 16;
+    if (n >= keys || g / 2 != q) continue;
+    s.S_Z[n + g] = g % 2 ? r_S_Z[d][0][1] : r_S_Z[d][0][0];
+    s.S_Z[n + g + 8] = g % 2 ? r_S_Z[d][1][3] : r_S_Z[d][1][2];
   }
 #pragma unroll
   for (int J = 0; J < blocks; ++J) {

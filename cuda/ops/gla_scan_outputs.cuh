@@ -33,8 +33,8 @@ __global__ void __launch_bounds__(threads, keys <= 128 ? 2 : 1) outputs_kernel(c
   const auto ask = [&](int tile) {
     if (tile < tiles) {
       OutputStage<keys>& to = shared.stage[tile % stages];
-      copy_columns<tokens, threads>(to.v[0], g_v + c.first * z.V, z.H * z.V, c.length, tile * columns, z.V);
-      copy_columns<keys, threads>(to.S[0], g_states + int64_t(blockIdx.x) * z.K * z.V, z.V, int(z.K), tile * columns, z.V);
+      copy_tile<tokens, columns, threads>(to.v[0], g_v + c.first * z.V, z.H * z.V, c.length, tile * columns, z.V, int(threadIdx.x));
+      copy_tile<keys, columns, threads>(to.S[0], g_states + int64_t(blockIdx.x) * z.K * z.V, z.V, int(z.K), tile * columns, z.V, int(threadIdx.x));
     }
     cuda::copy_async_commit();
   };

@@ -1,13 +1,11 @@
 // matmul on CUDA: chooses who multiplies, and adds up what was cut along K.
 //   plan     cuBLASLt where it is installed, else a kernel of our own: the levels of cuda/levels that its README names
-//   as
-//            shipped. A product of few tiles and a long K (a weight's gradient) is cut in pieces along K, whose results
-//            a second kernel adds in their order
+//            as shipped. For levels 3 to 5 a product of few tiles and a long K (a weight's gradient) is cut in pieces
+//            along K, whose results a second kernel adds in their order
 //   grid     of the level; the addition numel/1024 blocks of 256
 //   traffic  of the level; each piece writes and reads c once more, mostly in L2
-//   limits   f32 f64 bf16, a bf16 product with a bf16 or f32 result; any shape, any transposes. The choice and the
-//   number of
-//            pieces depend on dtype, shape and alignment, so that a run can be repeated on the same kind of device
+//   limits   f32 f64 bf16, a bf16 product with a bf16 or f32 result; any shape, any transposes. The choice and the number
+//            of pieces depend on dtype, shape and alignment, so that a run can be repeated on the same kind of device
 //   ceiling  tensor cores in bf16, multiply-add issue in f32 and f64
 #include <algorithm>
 
@@ -26,20 +24,14 @@ using cuda::Product;
 
 bool takes(Device& device, const Product& p, MatmulBy by) {
   switch (by) {
-    case MatmulBy::rule:
-      return true;
+    case MatmulBy::rule: return true;
     case MatmulBy::naive:
     case MatmulBy::shared_tiles:
-    case MatmulBy::register_tiles:
-      return true;
-    case MatmulBy::tensor_cores:
-      return p.operands == Dtype::bf16;
-    case MatmulBy::pipelined:
-      return cuda::matmul_pipelined_takes(p);
-    case MatmulBy::wgmma:
-      return cuda::matmul_wgmma_takes(p);
-    case MatmulBy::cublaslt:
-      return cuda::blas_takes(device, p);
+    case MatmulBy::register_tiles: return true;
+    case MatmulBy::tensor_cores: return p.operands == Dtype::bf16;
+    case MatmulBy::pipelined: return cuda::matmul_pipelined_takes(p);
+    case MatmulBy::wgmma: return cuda::matmul_wgmma_takes(p);
+    case MatmulBy::cublaslt: return cuda::blas_takes(device, p);
   }
   return false;
 }
@@ -65,7 +57,7 @@ int pieces(const Product& p, MatmulBy by) {
   const Kernel k = by != MatmulBy::register_tiles ? Kernel{128, 128, 600'000}
                    : p.operands == Dtype::f64     ? Kernel{64, 64, 1'500'000}
                                                   : Kernel{128, 128, 5'000'000};
-  constexpr int64_t at_once = 264;                       // tiles, on an H100
+  constexpr int64_t at_once = 264;                        // tiles, on an H100
   constexpr int64_t shortest = 8, around = 4, most = 16;  // steps of a piece, and what it costs beside them; pieces
   const int64_t tiles = (p.M + k.m - 1) / k.m * ((p.N + k.n - 1) / k.n), steps = (p.K + 63) / 64;
   auto cost = [&](int64_t n) {
@@ -168,16 +160,11 @@ void forward(const Matmul& m) {
   if (!takes(m.device(), p, m.by)) raise(std::string("matmul: ") + name(m.by) + " does not take this product");
   const MatmulBy by = m.by == MatmulBy::rule ? choice(m.device(), p) : m.by;
   switch (by) {
-    case MatmulBy::cublaslt:
-      return cuda::blas_matmul(m.device(), p);
-    case MatmulBy::wgmma:
-      return run_wgmma(m.device(), p);
-    case MatmulBy::naive:
-      return cuda::matmul_naive(p);
-    case MatmulBy::shared_tiles:
-      return cuda::matmul_shared_tiles(p);
-    default:
-      break;
+    case MatmulBy::cublaslt: return cuda::blas_matmul(m.device(), p);
+    case MatmulBy::wgmma: return run_wgmma(m.device(), p);
+    case MatmulBy::naive: return cuda::matmul_naive(p);
+    case MatmulBy::shared_tiles: return cuda::matmul_shared_tiles(p);
+    default: break;
   }
   if (const int n = pieces(p, by); n > 1) run_in_pieces(m.device(), p, by, n);
   else run_level(p, by);

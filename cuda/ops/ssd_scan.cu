@@ -1,8 +1,8 @@
 // ssd_scan on CUDA: bf16 chunks of 64 with tensor cores; plain kernels for everything else.
-//   plan     forward: a block walks the chunks of twice 64 columns of x, the state in registers. Backward: a walk back gives d of
-//            each state; then all chunks at once, a block going through a group's heads in their order. Plain: passes as on the CPU
-//   grid     walks B*H*P/128 blocks of 256; then B*chunks*G blocks of 512, more where that is few; of 256, a head each, for N > 128
-//   traffic  forward x b c in, y and states out; back: dy c in, d states out, then x dy b c states d states in, d_x d_b d_c out
+//   plan     forward walks the chunks, the state in registers; backward walks back for d of each state, then takes all
+//            chunks at once, a block going through a group's heads in their order; plain: passes as on the CPU
+//   grid     walks B*H*P/128 blocks of 256; all at once B*chunks*G blocks of 512 or more; N > 128 a block of 256 a head
+//   traffic  forward x b c in, y, states out; walk back dy c in, d states out; then x dy b c and both in, d_x d_b d_c out
 //   limits   tensor cores: bf16, chunk 64, P and N multiples of 8, N <= 256; plain: f32 f64 bf16, any shape and chunk
 //   ceiling  HBM: B=8 T=2048 H=24 P=64 N=128 moves 210 MB forward and 500 MB backward, 70 and 167 us at 3 TB/s
 #include "cuda/ops/ssd_scan_backward.cuh"

@@ -15,12 +15,14 @@ struct ReverseMemory {
 };
 
 template <int N>
-__global__ void __launch_bounds__(walk_threads, 1) reverse_kernel(View<bf16> v, const bf16* g_d_y,  // [B,T,H,P]
-                                                                  const float* g_d_final,           // [B,H,N,P] or absent: 0
-                                                                  bf16* g_d_states,                 // [B,chunks,H,P,N], d of the state after each
-                                                                  float* g_d_initial) {             // [B,H,N,P] or absent
+__global__ void __launch_bounds__(walk_threads, 1)
+    reverse_kernel(View<bf16> v, const bf16* g_d_y,  // [B,T,H,P]
+                   const float* g_d_final,           // [B,H,N,P] or absent: 0
+                   bf16* g_d_states,                 // [B,chunks,H,P,N], d of the state after each
+                   float* g_d_initial) {             // [B,H,N,P] or absent
   using Memory = ReverseMemory<N>;
-  constexpr int tiles = N / 8, c_pitch = pitch_of(N), y_pitch = pitch_of(side_columns), stages = Memory::stages, threads = walk_threads;
+  constexpr int tiles = N / 8, c_pitch = pitch_of(N), y_pitch = pitch_of(side_columns), stages = Memory::stages,
+                threads = walk_threads;
   extern __shared__ __align__(128) unsigned char s_bytes[];
   Memory& s = *reinterpret_cast<Memory*>(s_bytes);
   const int thread = int(threadIdx.x), warp = thread / 32, q = thread % 4, strip = warp % 4, side = warp / 4;
@@ -38,13 +40,17 @@ __global__ void __launch_bounds__(walk_threads, 1) reverse_kernel(View<bf16> v, 
       copy_tile<rows, N, threads>(s.c[k % stages], g_c + k * rows * c_row, c_row, L, N_in);
 #pragma unroll
       for (int u = 0; u < 2; ++u)
-        copy_tile<rows, side_columns, threads>(s.dy[k % stages][u], g_d_y + v.head(n, k * rows, sides[u].h) * v.P + sides[u].p0, y_row, L, sides[u].columns);
+        copy_tile<rows, side_columns, threads>(s.dy[k % stages][u],
+                                               g_d_y + v.head(n, k * rows, sides[u].h) * v.P + sides[u].p0, y_row, L,
+                                               sides[u].columns);
     }
     cuda::copy_async_commit();
   };
   for (int k = 1; k < stages; ++k) copy(chunks - k);
   ChunkTokens tokens;  // by the first warp of each side
-  auto finish_tokens = [&](int k) { *reinterpret_cast<float2*>(&s.in[k % 2][side][2 * (thread % 32)]) = tokens.in(tokens.sums(), k * rows); };
+  auto finish_tokens = [&](int k) {
+    *reinterpret_cast<float2*>(&s.in[k % 2][side][2 * (thread % 32)]) = tokens.in(tokens.sums(), k * rows);
+  };
   if (strip == 0) {
     tokens.read(v, n, my.h, chunks - 1);
     finish_tokens(chunks - 1);
@@ -52,7 +58,8 @@ __global__ void __launch_bounds__(walk_threads, 1) reverse_kernel(View<bf16> v, 
   float r_state[tiles][4] = {};  // d S^T: rows p, columns n
   const int64_t corner = (n * v.H + my.h) * v.N * v.P + p0;
   if (g_d_final)
-    for_share<N>(const_cast<float*>(g_d_final) + corner, v.P, N_in, P_in, [&](int tile, int e, const float* g_from) { r_state[tile][e] = *g_from; });
+    for_share<N>(const_cast<float*>(g_d_final) + corner, v.P, N_in, P_in,
+                 [&](int tile, int e, const float* g_from) { r_state[tile][e] = *g_from; });
 
   for (int k = chunks - 1; k >= 0; --k) {
     bf16* g_to = g_d_states + v.state(n, k, my.h) + p0 * v.N;
@@ -88,13 +95,15 @@ __global__ void __launch_bounds__(walk_threads, 1) reverse_kernel(View<bf16> v, 
     }
     if (k > 0 && strip == 0) finish_tokens(k - 1);
   }
-  if (g_d_initial) for_share<N>(g_d_initial + corner, v.P, N_in, P_in, [&](int tile, int e, float* g_to) { *g_to = r_state[tile][e]; });
+  if (g_d_initial)
+    for_share<N>(g_d_initial + corner, v.P, N_in, P_in,
+                 [&](int tile, int e, float* g_to) { *g_to = r_state[tile][e]; });
 }
 
 // ---- everything else: a block takes one chunk and the heads of a group, in their order ----
 
-// How a block's warps share it: strips of 16 rows by `parts` of the columns, of whatever is being made. `many`: a head's P
-// has several tiles of columns, whose sums of U and V must wait for the last; with N = 256 it counts as many.
+// How a block's warps share it: strips of 16 rows by `parts` of the columns, of whatever is being made. `many`: a
+// head's P has several tiles of columns, whose sums of U and V must wait for the last; with N = 256 it counts as many.
 template <bool many>
 struct GradientShare {
   static constexpr int parts = many ? 2 : 4, threads = 128 * parts;
@@ -118,22 +127,23 @@ struct GradientMemory {
   static constexpr int columns = GradientShare<many>::columns;
   alignas(128) bf16 b[rows * pitch_of(N)];
   bf16 c[rows * pitch_of(N)];
-  bf16 x[2][rows * pitch_of(columns)], dy[2][rows * pitch_of(columns)], state[2][columns * pitch_of(N)], d_state[2][columns * pitch_of(N)];
+  bf16 x[2][rows * pitch_of(columns)], dy[2][rows * pitch_of(columns)], state[2][columns * pitch_of(N)],
+      d_state[2][columns * pitch_of(N)];
   bf16 weights[rows * pitch_of(rows)];  // [j][i]: (M E dt)_ij, at the end dM
   ChunkDecays decays[2];
   HeadSums<GradientShare<many>::parts> sums[2];
 };
 
-struct Gradients {  // where the results go
-  const bf16* g_states;    // [B,chunks,H,P,N], the state before each chunk
-  const bf16* g_d_states;  // [B,chunks,H,P,N], d of the state after it
-  const bf16* g_d_y;       // [B,T,H,P]
-  bf16* g_d_x;             // [B,T,H,P]
-  float *g_d_log_a, *g_d_dt;           // [B,T,H], the latter may be absent
-  float* g_d_d;                        // [B,chunks,H]
-  bf16 *g_d_b, *g_d_c;                 // [B,T,G,N]: by one split
-  float *g_d_b_parts, *g_d_c_parts;    // [splits,B,T,G,N]: by several
-  int splits;                          // of a group's heads
+struct Gradients {                   // where the results go
+  const bf16* g_states;              // [B,chunks,H,P,N], the state before each chunk
+  const bf16* g_d_states;            // [B,chunks,H,P,N], d of the state after it
+  const bf16* g_d_y;                 // [B,T,H,P]
+  bf16* g_d_x;                       // [B,T,H,P]
+  float *g_d_log_a, *g_d_dt;         // [B,T,H], the latter may be absent
+  float* g_d_d;                      // [B,chunks,H]
+  bf16 *g_d_b, *g_d_c;               // [B,T,G,N]: by one split
+  float *g_d_b_parts, *g_d_c_parts;  // [splits,B,T,G,N]: by several
+  int splits;                        // of a group's heads
 };
 
 __device__ inline float quad_sum(float x) {
@@ -194,9 +204,11 @@ __device__ inline void diagonal_sums(const float (&r)[2][4], float* s_out) {
   if (g % 2 == 0) s_out[8 * (g / 4) + 2 * q + g / 2 % 2] = sum;
 }
 
-// d_log_a, d_dt and d_d of one head of the chunk: a warp for each 16 tokens t adds up what crosses t (docs/scans.md, 1.5).
+// d_log_a, d_dt and d_d of one head of the chunk: a warp for each 16 tokens t adds up what crosses t
+// (docs/scans.md, 1.5).
 template <int parts>
-__device__ void finish_head(const View<bf16>& v, const Gradients& to, const HeadSums<parts>& s, const ChunkDecays& decays, int64_t n, int64_t k, int64_t h) {
+__device__ void finish_head(const View<bf16>& v, const Gradients& to, const HeadSums<parts>& s,
+                            const ChunkDecays& decays, int64_t n, int64_t k, int64_t h) {
   const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32, column = lane % 16, t = 16 * warp + column;
   if (warp >= 4) return;
   auto all_parts = [](const float(&x)[parts][rows], int i) {
@@ -219,7 +231,8 @@ __device__ void finish_head(const View<bf16>& v, const Gradients& to, const Head
   for (int j = column; j < 16 * warp; j += 16) before += decays.dt[j] * dot_v(j);
 #pragma unroll
   for (int distance = 1; distance < 16; distance *= 2) {
-    const float above = __shfl_down_sync(0xffffffffu, upward, distance, 16), below = __shfl_up_sync(0xffffffffu, downward, distance, 16);
+    const float above = __shfl_down_sync(0xffffffffu, upward, distance, 16),
+                below = __shfl_up_sync(0xffffffffu, downward, distance, 16);
     if (column + distance < 16) upward += above;
     if (column >= distance) downward += below;
   }
@@ -265,7 +278,8 @@ __global__ void __launch_bounds__(GradientShare<many>::threads, 1) gradient_kern
     copy_tile<rows, columns, threads>(s.dy[stage], to.g_d_y + offset, x_row, L, int(v.P) - p_tile * columns);
   };
   auto copy_state = [&](bf16* s_to, const bf16* g_from, int64_t h, int p_tile) {
-    copy_tile<columns, N, threads>(s_to, g_from + v.state(n, k, h) + p_tile * columns * v.N, v.N, int(v.P) - p_tile * columns, N_in);
+    copy_tile<columns, N, threads>(s_to, g_from + v.state(n, k, h) + p_tile * columns * v.N, v.N,
+                                   int(v.P) - p_tile * columns, N_in);
   };
   copy_tile<rows, N, threads>(s.b, v.g_b + v.group(n, begin, group), b_row, L, N_in);
   copy_tile<rows, N, threads>(s.c, v.g_c + v.group(n, begin, group), b_row, L, N_in);
@@ -310,7 +324,8 @@ __global__ void __launch_bounds__(GradientShare<many>::threads, 1) gradient_kern
     auto for_pairs = [&](auto with_weights, auto with_sums) {
       const int m = 16 * strip + 15, j[2] = {first, second};
       const float high_m = decays.high[m], low_m = decays.low[m];
-      float high_j[2], low_j[2], dt[2], by_j[2], row_sums[2] = {}, d_dt[2] = {}, column_sums[4 * blocks] = {}, diagonal_block[2][4];
+      float high_j[2], low_j[2], dt[2], by_j[2], row_sums[2] = {}, d_dt[2] = {}, column_sums[4 * blocks] = {},
+                                                 diagonal_block[2][4];
 #pragma unroll
       for (int lower = 0; lower < 2; ++lower) {
         high_j[lower] = decays.high[j[lower]], low_j[lower] = decays.low[j[lower]], dt[lower] = decays.dt[j[lower]];
@@ -322,14 +337,19 @@ __global__ void __launch_bounds__(GradientShare<many>::threads, 1) gradient_kern
 #pragma unroll
         for (int tile = 0; tile < 2; ++tile) {
           const int i = i0 + 8 * tile + 2 * q;
-          const float2 high = *reinterpret_cast<const float2*>(&decays.high[i]), low = *reinterpret_cast<const float2*>(&decays.low[i]);
+          const float2 high = *reinterpret_cast<const float2*>(&decays.high[i]),
+                       low = *reinterpret_cast<const float2*>(&decays.low[i]);
           const int2 from = *reinterpret_cast<const int2*>(&decays.from[i]);
           float e[4];  // E_ij, as the accumulators lie; behind the diagonal's block by_i by_j
           if (diagonal) {
 #pragma unroll
             for (int lower = 0; lower < 2; ++lower) {
-              e[2 * lower] = j[lower] <= i && j[lower] >= from.x ? __expf((high.x - high_j[lower]) + (low.x - low_j[lower])) : 0.0f;
-              e[2 * lower + 1] = j[lower] <= i + 1 && j[lower] >= from.y ? __expf((high.y - high_j[lower]) + (low.y - low_j[lower])) : 0.0f;
+              e[2 * lower] = j[lower] <= i && j[lower] >= from.x
+                                 ? __expf((high.x - high_j[lower]) + (low.x - low_j[lower]))
+                                 : 0.0f;
+              e[2 * lower + 1] = j[lower] <= i + 1 && j[lower] >= from.y
+                                     ? __expf((high.y - high_j[lower]) + (low.y - low_j[lower]))
+                                     : 0.0f;
             }
           } else {
             const float by_x = from.x <= m ? __expf((high.x - high_m) + (low.x - low_m)) : 0.0f;
@@ -362,7 +382,8 @@ __global__ void __launch_bounds__(GradientShare<many>::threads, 1) gradient_kern
           for (int tile = 0; tile < 2; ++tile)
 #pragma unroll
             for (int lower = 0; lower < 2; ++lower)
-              *reinterpret_cast<uint32_t*>(&s.weights[j[lower] * pitch_of(rows) + i0 + 8 * tile + 2 * q]) = weights[tile][lower];
+              *reinterpret_cast<uint32_t*>(&s.weights[j[lower] * pitch_of(rows) + i0 + 8 * tile + 2 * q]) =
+                  weights[tile][lower];
         }
       });
       if constexpr (decltype(with_sums)::value) {
@@ -377,18 +398,21 @@ __global__ void __launch_bounds__(GradientShare<many>::threads, 1) gradient_kern
         }
         const float column_sum = scatter_sum(column_sums);
         const int value = g / (2 / blocks);  // [block][tile][odd]
-        if (g % (2 / blocks) == 0) sums.column_sums[strip][16 * blocks * part + 8 * (value / 2) + 2 * q + value % 2] = column_sum;
+        if (g % (2 / blocks) == 0)
+          sums.column_sums[strip][16 * blocks * part + 8 * (value / 2) + 2 * q + value % 2] = column_sum;
         if (part == strip / blocks) diagonal_sums(diagonal_block, &sums.diagonal[16 * strip]);
       }
     };
     // Adds rows scaled by `into` to a sum, and hands out the rows' dots with b or c, scaled by `dot_by`.
-    auto add_rows = [&](const float (&r)[tiles][4], float (&r_sum)[tiles][4], const bf16* s_rows, const float (&into)[2], const float (&dot_by)[2], float* s_dot) {
+    auto add_rows = [&](const float(&r)[tiles][4], float(&r_sum)[tiles][4], const bf16* s_rows, const float(&into)[2],
+                        const float(&dot_by)[2], float* s_dot) {
       float dot[2] = {};
 #pragma unroll
       for (int tile = 0; tile < tiles; ++tile)
 #pragma unroll
         for (int lower = 0; lower < 2; ++lower) {
-          const uint32_t pair = *reinterpret_cast<const uint32_t*>(&s_rows[(first + 8 * lower) * b_pitch + part * part_N + 8 * tile + 2 * q]);
+          const uint32_t pair = *reinterpret_cast<const uint32_t*>(
+              &s_rows[(first + 8 * lower) * b_pitch + part * part_N + 8 * tile + 2 * q]);
           dot[lower] += low_of(pair) * r[tile][2 * lower] + high_of(pair) * r[tile][2 * lower + 1];
           r_sum[tile][2 * lower] += into[lower] * r[tile][2 * lower];
           r_sum[tile][2 * lower + 1] += into[lower] * r[tile][2 * lower + 1];
@@ -406,7 +430,8 @@ __global__ void __launch_bounds__(GradientShare<many>::threads, 1) gradient_kern
       if (thread % 32 == 0) sums.kept[warp] = r_kept;
     };
     auto add_v = [&] {
-      const float out[2] = {decays.out[first], decays.out[second]}, write[2] = {out[0] * decays.dt[first], out[1] * decays.dt[second]};
+      const float out[2] = {decays.out[first], decays.out[second]},
+                  write[2] = {out[0] * decays.dt[first], out[1] * decays.dt[second]};
       add_rows(r_v, r_d_b, s.b, write, out, sums.dot_v[part]);
     };
     for (int p_tile = 0; p_tile < p_tiles; ++p_tile, stage ^= 1) {
@@ -425,7 +450,7 @@ __global__ void __launch_bounds__(GradientShare<many>::threads, 1) gradient_kern
       cuda::copy_async_commit();
       if (p_tile == 0 && head > 0) finish_head(v, to, s.sums[parity ^ 1], s.decays[parity ^ 1], n, k, h - 1);
 
-      // X dY^T
+        // X dY^T
 #pragma unroll
       for (int e = 0; e < columns; e += 16) {
         uint32_t left[4], right[4];
@@ -439,7 +464,7 @@ __global__ void __launch_bounds__(GradientShare<many>::threads, 1) gradient_kern
       if constexpr (!many) for_pairs(std::true_type{}, std::true_type{});
       else if (p_tile == 0) for_pairs(std::true_type{}, std::false_type{});
 
-      // U = dY S^T for rows i, before exp(G_i); and <S, dS>, its fragments shared out among the strips
+        // U = dY S^T for rows i, before exp(G_i); and <S, dS>, its fragments shared out among the strips
 #pragma unroll
       for (int e = 0; e < columns; e += 16) {
         uint32_t left[4], right[4], other[4];
@@ -451,7 +476,8 @@ __global__ void __launch_bounds__(GradientShare<many>::threads, 1) gradient_kern
           if (e / 16 == strip % steps && tile / 2 % (4 / steps) == strip / steps) {
             load_right(other, s_d_state, b_pitch, e, part * part_N + 8 * tile);
 #pragma unroll
-            for (int i = 0; i < 4; ++i) r_kept += low_of(right[i]) * low_of(other[i]) + high_of(right[i]) * high_of(other[i]);
+            for (int i = 0; i < 4; ++i)
+              r_kept += low_of(right[i]) * low_of(other[i]) + high_of(right[i]) * high_of(other[i]);
           }
         }
       }
@@ -459,7 +485,7 @@ __global__ void __launch_bounds__(GradientShare<many>::threads, 1) gradient_kern
       __syncthreads();
       if (more && last_tile && has_tokens) tokens.finish(s.decays[parity ^ 1], k);
 
-      // V = X dS^T for rows j, before exp(G_L - G_j)
+        // V = X dS^T for rows j, before exp(G_L - G_j)
 #pragma unroll
       for (int e = 0; e < columns; e += 16) {
         uint32_t left[4], right[4];
@@ -481,12 +507,14 @@ __global__ void __launch_bounds__(GradientShare<many>::threads, 1) gradient_kern
         load_right_transposed(right, s_d_state, b_pitch, 16 * part, e);
         multiply(r_d_x[0], r_d_x[1], left, right);
       }
-      const float skip = v.g_d ? v.g_d[h] : 0.0f, write[2] = {decays.out[first] * decays.dt[first], decays.out[second] * decays.dt[second]};
+      const float skip = v.g_d ? v.g_d[h] : 0.0f,
+                  write[2] = {decays.out[first] * decays.dt[first], decays.out[second] * decays.dt[second]};
 #pragma unroll
       for (int tile = 0; tile < 2; ++tile)
 #pragma unroll
         for (int e = 0; e < 4; e += 2) {
-          const uint32_t dy = *reinterpret_cast<const uint32_t*>(&s_dy[(first + 4 * e) * pitch + 16 * part + 8 * tile + 2 * q]);
+          const uint32_t dy =
+              *reinterpret_cast<const uint32_t*>(&s_dy[(first + 4 * e) * pitch + 16 * part + 8 * tile + 2 * q]);
           r_d_x[tile][e] = r_d_x[tile][e] * write[e / 2] + skip * low_of(dy);
           r_d_x[tile][e + 1] = r_d_x[tile][e + 1] * write[e / 2] + skip * high_of(dy);
         }
@@ -544,11 +572,12 @@ __global__ void __launch_bounds__(GradientShare<many>::threads, 1) gradient_kern
   const int64_t corner = v.group(n, begin + 16 * strip, group) + part * part_N;
   const int rows_in = L - 16 * strip, columns_in = N_in - part * part_N;
   if (to.splits == 1) {
-    auto store = [&](const float (&r)[tiles][4], bf16* g_to) {
+    auto store = [&](const float(&r)[tiles][4], bf16* g_to) {
       if constexpr (tiles == 2) store_narrow(r, g_to, b_row, rows_in, columns_in);
       else
 #pragma unroll
-        for (int tile = 0; tile < tiles; tile += 4) store_wide(&r[tile], g_to + 8 * tile, b_row, rows_in, columns_in - 8 * tile);
+        for (int tile = 0; tile < tiles; tile += 4)
+          store_wide(&r[tile], g_to + 8 * tile, b_row, rows_in, columns_in - 8 * tile);
     };
     store(r_d_b, to.g_d_b + corner);
     store(r_d_c, to.g_d_c + corner);
@@ -561,14 +590,17 @@ __global__ void __launch_bounds__(GradientShare<many>::threads, 1) gradient_kern
     for (int e = 0; e < 4; e += 2) {
       const int row = g + 4 * e, column = 8 * tile + 2 * q;
       if (row >= rows_in || column >= columns_in) continue;
-      *reinterpret_cast<float2*>(to.g_d_b_parts + offset + row * b_row + column) = make_float2(r_d_b[tile][e], r_d_b[tile][e + 1]);
-      *reinterpret_cast<float2*>(to.g_d_c_parts + offset + row * b_row + column) = make_float2(r_d_c[tile][e], r_d_c[tile][e + 1]);
+      *reinterpret_cast<float2*>(to.g_d_b_parts + offset + row * b_row + column) =
+          make_float2(r_d_b[tile][e], r_d_b[tile][e + 1]);
+      *reinterpret_cast<float2*>(to.g_d_c_parts + offset + row * b_row + column) =
+          make_float2(r_d_c[tile][e], r_d_c[tile][e + 1]);
     }
 }
 
 // The parts of d_b and d_c summed in their order; 4 elements to a thread.
-__global__ void __launch_bounds__(256) sum_parts_kernel(const float* g_b_parts, const float* g_c_parts,  // [splits,numel]
-                                                        bf16* g_d_b, bf16* g_d_c, int64_t numel, int splits) {
+__global__ void __launch_bounds__(256)
+    sum_parts_kernel(const float* g_b_parts, const float* g_c_parts,  // [splits,numel]
+                     bf16* g_d_b, bf16* g_d_c, int64_t numel, int splits) {
   const int64_t i = 4 * cuda::thread_index();
   if (i >= 2 * numel) return;
   const bool of_c = i >= numel;
@@ -579,7 +611,8 @@ __global__ void __launch_bounds__(256) sum_parts_kernel(const float* g_b_parts, 
     const float4 part = *reinterpret_cast<const float4*>(g_parts + split * numel + e);
     sum.x += part.x, sum.y += part.y, sum.z += part.z, sum.w += part.w;
   }
-  *reinterpret_cast<uint2*>((of_c ? g_d_c : g_d_b) + e) = make_uint2(cuda::pack_bf16(sum.x, sum.y), cuda::pack_bf16(sum.z, sum.w));
+  *reinterpret_cast<uint2*>((of_c ? g_d_c : g_d_b) + e) =
+      make_uint2(cuda::pack_bf16(sum.x, sum.y), cuda::pack_bf16(sum.z, sum.w));
 }
 
 template <int N>
@@ -587,12 +620,15 @@ void launch_backward(const SsdScanBackward& a) {
   Device& device = a.device();
   const View<bf16> v(a.in, a.chunk);
   const cudaStream_t stream = cuda::stream_of(device);
-  const Tensor d_y = !a.d_y ? zeros_like(a.in.x) : reinterpret_cast<uintptr_t>(a.d_y.data<bf16>()) % 16 ? clone(a.d_y) : a.d_y;
+  const Tensor d_y = !a.d_y                                                 ? zeros_like(a.in.x)
+                     : reinterpret_cast<uintptr_t>(a.d_y.data<bf16>()) % 16 ? clone(a.d_y)
+                                                                            : a.d_y;
   const Tensor d_states = empty_like(a.states), d_d(device, {v.B, v.chunks, v.H}, Dtype::f32);
   constexpr int reverse_bytes = int(sizeof(ReverseMemory<N>));
   allow_shared(reverse_kernel<N>, reverse_bytes);
   reverse_kernel<N><<<cuda::blocks_for(walks_of(v), 1), walk_threads, reverse_bytes, stream>>>(
-      v, d_y.data<bf16>(), a.d_final ? a.d_final.data<float>() : nullptr, d_states.data<bf16>(), a.d_initial ? a.d_initial.data<float>() : nullptr);
+      v, d_y.data<bf16>(), a.d_final ? a.d_final.data<float>() : nullptr, d_states.data<bf16>(),
+      a.d_initial ? a.d_initial.data<float>() : nullptr);
   cuda::cuda_check(cudaGetLastError());
 
   // Enough blocks for two on each multiprocessor of a large GPU; with N = 256 one head to each.
@@ -615,17 +651,20 @@ void launch_backward(const SsdScanBackward& a) {
   auto launch = [&](auto many) {
     constexpr int bytes = int(sizeof(GradientMemory<N, many()>));
     allow_shared(gradient_kernel<N, many()>, bytes);
-    gradient_kernel<N, many()><<<cuda::blocks_for(chunks * splits, 1), GradientShare<many()>::threads, bytes, stream>>>(v, to);
+    gradient_kernel<N, many()>
+        <<<cuda::blocks_for(chunks * splits, 1), GradientShare<many()>::threads, bytes, stream>>>(v, to);
     cuda::cuda_check(cudaGetLastError());
   };
   if (N == 256 || v.P > GradientShare<false>::columns) launch(std::true_type{});
   else launch(std::bool_constant<N == 256>{});
   if (splits > 1) {
-    sum_parts_kernel<<<cuda::blocks_for(2 * numel / 4, 256), 256, 0, stream>>>(to.g_d_b_parts, to.g_d_c_parts, to.g_d_b, to.g_d_c, numel, splits);
+    sum_parts_kernel<<<cuda::blocks_for(2 * numel / 4, 256), 256, 0, stream>>>(to.g_d_b_parts, to.g_d_c_parts, to.g_d_b,
+                                                                               to.g_d_c, numel, splits);
     cuda::cuda_check(cudaGetLastError());
   }
   if (!a.d_d) return;
-  d_d_kernel<float><<<cuda::blocks_for(v.H, 1), product_threads, 0, stream>>>(d_d.data<float>(), a.d_d.data<float>(), v.B * v.chunks, v.H);
+  d_d_kernel<float><<<cuda::blocks_for(v.H, 1), product_threads, 0, stream>>>(d_d.data<float>(), a.d_d.data<float>(),
+                                                                              v.B * v.chunks, v.H);
   cuda::cuda_check(cudaGetLastError());
 }
 

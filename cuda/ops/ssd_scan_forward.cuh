@@ -1,11 +1,11 @@
-// ssd_scan forward with tensor cores: a block walks the chunks of twice 64 columns of x, of one head or of two of a group.
+// ssd_scan forward with tensor cores: a block walks the chunks of twice 64 columns of x, of one head or of two.
 #pragma once
 #include "cuda/ops/ssd_scan_tiles.cuh"
 
 namespace taper::kernels::ssd {
 
-// A walk over the chunks: 8 warps in two sides of 4; a side has 64 columns of one head, a warp 16 of them. Its share of the
-// state stays in its registers as S^T [16,N]: the accumulators of S^T are the right operand of C S as they lie.
+// A walk over the chunks: 8 warps in two sides of 4; a side has 64 columns of one head, a warp 16 of them. Its share of
+// the state stays in its registers as S^T [16,N]: the accumulators of S^T are the right operand of C S as they lie.
 constexpr int walk_threads = 256, side_columns = 64;
 
 struct Side {  // what a side works on
@@ -42,9 +42,9 @@ template <int N>
 struct ForwardMemory {
   alignas(128) bf16 c[2][rows * pitch_of(N)];
   bf16 b[2][rows * pitch_of(N)], x[2][2][rows * pitch_of(side_columns)];  // by stage; x also by side
-  bf16 weights[2][16 * (16 + 32 + 48 + 64 + 4 * 8)];                      // by side: (M E dt)_ij, each strip up to its diagonal
-  ChunkDecays decays[2];                                                  // by side
-  float write[2][2][rows];                                                // by stage and side: exp(G_L - G_j) dt_j
+  bf16 weights[2][16 * (16 + 32 + 48 + 64 + 4 * 8)];  // by side: (M E dt)_ij, each strip up to its diagonal
+  ChunkDecays decays[2];                              // by side
+  float write[2][2][rows];                            // by stage and side: exp(G_L - G_j) dt_j
 };
 
 template <int N>
@@ -56,7 +56,8 @@ __global__ void __launch_bounds__(walk_threads, 1) forward_kernel(View<bf16> v, 
   extern __shared__ __align__(128) unsigned char s_bytes[];
   Memory& s = *reinterpret_cast<Memory*>(s_bytes);
   const int thread = int(threadIdx.x), warp = thread / 32, g = thread % 32 / 4, q = thread % 4;
-  const int strip = warp % 4, side = warp / 4;  // of C B^T: 16 rows, 32 columns; of the state and y: the side's columns 16 * strip
+  // Of C B^T a warp makes 16 rows by 32 columns; of the state and of y its side's 16 columns from 16 * strip on.
+  const int strip = warp % 4, side = warp / 4;
   const int first = 16 * strip + g, second = first + 8;
   Unfold at;
   const int64_t pairs = walks_of(v) / v.B / v.G, pair = at.next(pairs), group = at.next(v.G), n = at.rest;
@@ -74,7 +75,8 @@ __global__ void __launch_bounds__(walk_threads, 1) forward_kernel(View<bf16> v, 
     copy_tile<rows, N, threads>(s.b[k % 2], g_b + k * rows * b_row, b_row, L, N_in);
 #pragma unroll
     for (int u = 0; u < 2; ++u)
-      copy_tile<rows, side_columns, threads>(s.x[k % 2][u], v.g_x + v.head(n, k * rows, sides[u].h) * v.P + sides[u].p0, x_row, L, sides[u].columns);
+      copy_tile<rows, side_columns, threads>(s.x[k % 2][u], v.g_x + v.head(n, k * rows, sides[u].h) * v.P + sides[u].p0,
+                                             x_row, L, sides[u].columns);
     cuda::copy_async_commit();
   };
   copy(0);
@@ -94,7 +96,9 @@ __global__ void __launch_bounds__(walk_threads, 1) forward_kernel(View<bf16> v, 
     for_share<N>(const_cast<float*>(v.g_initial) + (n * v.H + my.h) * v.N * v.P + p0, v.P, N_in, P_in,
                  [&](int tile, int e, const float* g_from) { r_state[tile][e] = *g_from; });
   const float skip = v.g_d ? v.g_d[my.h] : 0.0f;
-  auto weights_at = [&](int side, int strip) { return s.weights[side] + 128 * strip * (strip + 2); };  // behind the strips before it
+  auto weights_at = [&](int side, int strip) {  // behind the strips before it
+    return s.weights[side] + 128 * strip * (strip + 2);
+  };
 
   for (int k = 0; k < chunks; ++k) {
     const int L = int(v.length(k));
@@ -103,7 +107,8 @@ __global__ void __launch_bounds__(walk_threads, 1) forward_kernel(View<bf16> v, 
     {  // the state before the chunk, for the backward
       bf16* g_to = g_states + v.state(n, k, my.h) + p0 * v.N;
 #pragma unroll
-      for (int tile = 0; tile < tiles; tile += 4) store_wide(&r_state[tile], g_to + 8 * tile, v.N, P_in, N_in - 8 * tile);
+      for (int tile = 0; tile < tiles; tile += 4)
+        store_wide(&r_state[tile], g_to + 8 * tile, v.N, P_in, N_in - 8 * tile);
     }
     cuda::copy_async_wait<0>();
     __syncthreads();
@@ -132,7 +137,8 @@ __global__ void __launch_bounds__(walk_threads, 1) forward_kernel(View<bf16> v, 
     for (int u = 0; u < (one_head ? 1 : 2); ++u) {
       const ChunkDecays& decays = s.decays[u];
       bf16* s_to = weights_at(u, strip);
-      const float high_i[2] = {decays.high[first], decays.high[second]}, low_i[2] = {decays.low[first], decays.low[second]};
+      const float high_i[2] = {decays.high[first], decays.high[second]},
+                  low_i[2] = {decays.low[first], decays.low[second]};
       const int from[2] = {decays.from[first], decays.from[second]};
 #pragma unroll
       for (int block = 0; block < 2; ++block) {
@@ -142,7 +148,8 @@ __global__ void __launch_bounds__(walk_threads, 1) forward_kernel(View<bf16> v, 
         if (j0 < 16 * strip) {
           float by[2];
 #pragma unroll
-          for (int e = 0; e < 2; ++e) by[e] = from[e] <= m ? __expf((high_i[e] - decays.high[m]) + (low_i[e] - decays.low[m])) : 0.0f;
+          for (int e = 0; e < 2; ++e)
+            by[e] = from[e] <= m ? __expf((high_i[e] - decays.high[m]) + (low_i[e] - decays.low[m])) : 0.0f;
 #pragma unroll
           for (int tile = 0; tile < 2; ++tile) {
             const float2 column = two(decays.column, j0 + 8 * tile + 2 * q);
@@ -157,8 +164,10 @@ __global__ void __launch_bounds__(walk_threads, 1) forward_kernel(View<bf16> v, 
 #pragma unroll
             for (int e = 0; e < 2; ++e) {
               const int i = e ? second : first;
-              w[tile][2 * e] = j <= i && j >= from[e] ? __expf((high_i[e] - high_j.x) + (low_i[e] - low_j.x)) * dt.x : 0.0f;
-              w[tile][2 * e + 1] = j < i && j + 1 >= from[e] ? __expf((high_i[e] - high_j.y) + (low_i[e] - low_j.y)) * dt.y : 0.0f;
+              w[tile][2 * e] =
+                  j <= i && j >= from[e] ? __expf((high_i[e] - high_j.x) + (low_i[e] - low_j.x)) * dt.x : 0.0f;
+              w[tile][2 * e + 1] =
+                  j < i && j + 1 >= from[e] ? __expf((high_i[e] - high_j.y) + (low_i[e] - low_j.y)) * dt.y : 0.0f;
             }
           }
         }
@@ -178,8 +187,8 @@ __global__ void __launch_bounds__(walk_threads, 1) forward_kernel(View<bf16> v, 
 #pragma unroll
     for (int e = 0; e < N; e += 16) {
       const float(&r0)[4] = r_state[e / 8], (&r1)[4] = r_state[e / 8 + 1];
-      const uint32_t right[4] = {cuda::pack_bf16(r0[0], r0[1]), cuda::pack_bf16(r1[0], r1[1]), cuda::pack_bf16(r0[2], r0[3]),
-                                 cuda::pack_bf16(r1[2], r1[3])};
+      const uint32_t right[4] = {cuda::pack_bf16(r0[0], r0[1]), cuda::pack_bf16(r1[0], r1[1]),
+                                 cuda::pack_bf16(r0[2], r0[3]), cuda::pack_bf16(r1[2], r1[3])};
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         uint32_t left[4];
@@ -201,7 +210,7 @@ __global__ void __launch_bounds__(walk_threads, 1) forward_kernel(View<bf16> v, 
     __syncthreads();
     if (more && strip == 0) finish_tokens(k + 1);
 
-    // The pairs' part of y, the skip, and out.
+      // The pairs' part of y, the skip, and out.
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
       uint32_t left[4], right[4];
@@ -219,7 +228,8 @@ __global__ void __launch_bounds__(walk_threads, 1) forward_kernel(View<bf16> v, 
         for (int tile = 0; tile < 2; ++tile)
 #pragma unroll
           for (int e = 0; e < 4; e += 2) {
-            const uint32_t x = *reinterpret_cast<const uint32_t*>(&s_x[(16 * i + g + 4 * e) * x_pitch + 16 * strip + 8 * tile + 2 * q]);
+            const uint32_t x = *reinterpret_cast<const uint32_t*>(
+                &s_x[(16 * i + g + 4 * e) * x_pitch + 16 * strip + 8 * tile + 2 * q]);
             r_y[i][tile][e] += skip * low_of(x);
             r_y[i][tile][e + 1] += skip * high_of(x);
           }
@@ -228,7 +238,7 @@ __global__ void __launch_bounds__(walk_threads, 1) forward_kernel(View<bf16> v, 
 #pragma unroll
     for (int i = 0; i < 4; ++i) store_narrow(r_y[i], y + 16 * i * x_row, x_row, L - 16 * i, P_in);
 
-    // S^T = exp(G_L) S^T + X^T diag(exp(G_L - G_j) dt_j) B
+      // S^T = exp(G_L) S^T + X^T diag(exp(G_L - G_j) dt_j) B
 #pragma unroll
     for (int tile = 0; tile < tiles; ++tile)
 #pragma unroll
@@ -249,7 +259,8 @@ __global__ void __launch_bounds__(walk_threads, 1) forward_kernel(View<bf16> v, 
       }
     }
   }
-  for_share<N>(g_final + (n * v.H + my.h) * v.N * v.P + p0, v.P, N_in, P_in, [&](int tile, int e, float* g_to) { *g_to = r_state[tile][e]; });
+  for_share<N>(g_final + (n * v.H + my.h) * v.N * v.P + p0, v.P, N_in, P_in,
+               [&](int tile, int e, float* g_to) { *g_to = r_state[tile][e]; });
 }
 
 template <int N>
@@ -257,8 +268,8 @@ void launch_forward(const SsdScanForward& a) {
   constexpr int bytes = int(sizeof(ForwardMemory<N>));
   const View<bf16> v(a.in, a.chunk);
   allow_shared(forward_kernel<N>, bytes);
-  forward_kernel<N><<<cuda::blocks_for(walks_of(v), 1), walk_threads, bytes, cuda::stream_of(a.device())>>>(v, a.states.data<bf16>(), a.y.data<bf16>(),
-                                                                                                        a.final.data<float>());
+  forward_kernel<N><<<cuda::blocks_for(walks_of(v), 1), walk_threads, bytes, cuda::stream_of(a.device())>>>(
+      v, a.states.data<bf16>(), a.y.data<bf16>(), a.final.data<float>());
   cuda::cuda_check(cudaGetLastError());
 }
 

@@ -19,16 +19,27 @@ using cuda::ProductBuffers;
 template <class T>
 struct View {
   using A = Acc<T>;
-  const T *g_x, *g_b, *g_c;                       // [B,T,H,P] [B,T,G,N] [B,T,G,N]
-  const A *g_log_a, *g_dt, *g_d, *g_initial;      // [B,T,H] [B,T,H] [H] [B,H,N,P]; the last three may be absent
+  const T *g_x, *g_b, *g_c;                   // [B,T,H,P] [B,T,G,N] [B,T,G,N]
+  const A *g_log_a, *g_dt, *g_d, *g_initial;  // [B,T,H] [B,T,H] [H] [B,H,N,P]; the last three may be absent
   PackingView packing;
   int64_t B, steps, H, P, G, N, chunk, chunks;
 
   View(const SsdScanInputs& in, int64_t chunk)
-      : g_x(in.x.data<T>()), g_b(in.b.data<T>()), g_c(in.c.data<T>()), g_log_a(in.log_a.data<A>()),
-        g_dt(in.dt ? in.dt.data<A>() : nullptr), g_d(in.d ? in.d.data<A>() : nullptr),
-        g_initial(in.initial ? in.initial.data<A>() : nullptr), packing(in.packing, in.x.size(1)), B(in.x.size(0)),
-        steps(in.x.size(1)), H(in.x.size(2)), P(in.x.size(3)), G(in.b.size(2)), N(in.b.size(3)), chunk(chunk),
+      : g_x(in.x.data<T>()),
+        g_b(in.b.data<T>()),
+        g_c(in.c.data<T>()),
+        g_log_a(in.log_a.data<A>()),
+        g_dt(in.dt ? in.dt.data<A>() : nullptr),
+        g_d(in.d ? in.d.data<A>() : nullptr),
+        g_initial(in.initial ? in.initial.data<A>() : nullptr),
+        packing(in.packing, in.x.size(1)),
+        B(in.x.size(0)),
+        steps(in.x.size(1)),
+        H(in.x.size(2)),
+        P(in.x.size(3)),
+        G(in.b.size(2)),
+        N(in.b.size(3)),
+        chunk(chunk),
         chunks(chunk ? (steps + chunk - 1) / chunk : 0) {}
 
   HOST_DEVICE int64_t head(int64_t n, int64_t t, int64_t h) const { return (n * steps + t) * H + h; }
@@ -55,10 +66,10 @@ struct Unfold {
 };
 
 template <class A>
-struct Decays {  // [B,H,T] each
+struct Decays {   // [B,H,T] each
   double* g_sum;  // G: the sum of log_a from the chunk's beginning, in f64 so that differences stay exact
-  A* g_in;        // exp(G_i), 0 where a document start hides the state before the chunk; the last one is the whole chunk's
-  A* g_out;       // exp(G_L - G_j), 0 where one hides j from the chunk's end
+  A* g_in;   // exp(G_i), 0 where a document start hides the state before the chunk; the last one is the whole chunk's
+  A* g_out;  // exp(G_L - G_j), 0 where one hides j from the chunk's end
 };
 
 // G, in the CPU's order: a block takes a chunk and 32 heads, a thread of its first 32 adds up one head.
@@ -97,7 +108,8 @@ __global__ void decays_kernel(View<T> v, Decays<Acc<T>> decays) {
   using A = Acc<T>;
   const int64_t i = cuda::thread_index();
   if (i >= v.B * v.H * v.steps) return;
-  const int64_t t = i % v.steps, n = i / v.steps / v.H, k = t / v.chunk, begin = k * v.chunk, last = begin + v.length(k) - 1;
+  const int64_t t = i % v.steps, n = i / v.steps / v.H, k = t / v.chunk, begin = k * v.chunk,
+                last = begin + v.length(k) - 1;
   // A start at the chunk's first token cuts the state off too, unless it is the window's first.
   const int64_t start = v.packing.start_of(n, t);
   const bool sees = begin == 0 ? start == 0 : start < begin;
@@ -106,13 +118,14 @@ __global__ void decays_kernel(View<T> v, Decays<Acc<T>> decays) {
   decays.g_out[i] = t - begin >= v.from(n, begin, last - begin) ? math::exp(A(decays.g_sum[i - t + last] - sum)) : A(0);
 }
 
-// What each chunk adds to the state, sum_j exp(G_L - G_j) dt_j b_j x_j^T; with c, dy and exp(G) what its outputs send back.
+// What each chunk adds to the state, sum_j exp(G_L - G_j) dt_j b_j x_j^T; with c, dy, exp(G) what its outputs send back.
 template <class T>
-__global__ void __launch_bounds__(product_threads, sizeof(T) == 8 ? 1 : 2) chunk_product_kernel(View<T> v, const T* g_rows,        // [B,T,G,N]
-                                     const T* g_values,                 // [B,T,H,P]
-                                     const Acc<T>* g_factor,            // [B,H,T]
-                                     const Acc<T>* g_dt,                // [B,T,H] or absent
-                                     Acc<T>* g_to) {                    // [B,chunks,H,N,P]
+__global__ void __launch_bounds__(product_threads, sizeof(T) == 8 ? 1 : 2)
+    chunk_product_kernel(View<T> v, const T* g_rows,  // [B,T,G,N]
+                         const T* g_values,           // [B,T,H,P]
+                         const Acc<T>* g_factor,      // [B,H,T]
+                         const Acc<T>* g_dt,          // [B,T,H] or absent
+                         Acc<T>* g_to) {              // [B,chunks,H,N,P]
   using A = Acc<T>;
   __shared__ ProductBuffers<A> s_product;
   Unfold at;
@@ -170,17 +183,20 @@ __global__ void pass_back_kernel(View<T> v, const Acc<T>* g_in,  // [B,H,T]
 
 // M = C B^T of each chunk and group; tiles above the diagonal are never read and stay unwritten.
 template <class T>
-__global__ void __launch_bounds__(product_threads, sizeof(T) == 8 ? 1 : 2) scores_kernel(View<T> v, Acc<T>* g_m) {  // [B,chunks,G,C,C]
+__global__ void __launch_bounds__(product_threads, sizeof(T) == 8 ? 1 : 2)
+    scores_kernel(View<T> v, Acc<T>* g_m) {  // [B,chunks,G,C,C]
   using A = Acc<T>;
   __shared__ ProductBuffers<A> s_product;
   Unfold at;
   const int64_t tiles = product_tiles(v.chunk), j0 = at.next(tiles) * product_tile, i0 = at.next(tiles) * product_tile;
-  const int64_t g = at.next(v.G), k = at.next(v.chunks), n = at.rest, begin = k * v.chunk, L = v.length(k), row = v.G * v.N;
+  const int64_t g = at.next(v.G), k = at.next(v.chunks), n = at.rest, begin = k * v.chunk, L = v.length(k),
+                row = v.G * v.N;
   if (j0 > i0 || i0 >= L) return;
   const T *b = v.g_b + v.group(n, begin + j0, g), *c = v.g_c + v.group(n, begin + i0, g);
   A r[4][4] = {};
-  multiply_tile<true, true>(r, s_product, L - i0, L - j0, v.N, [&](int64_t i, int64_t s) { return A(c[i * row + s]); },
-                            [&](int64_t s, int64_t j) { return A(b[j * row + s]); });
+  multiply_tile<true, true>(
+      r, s_product, L - i0, L - j0, v.N, [&](int64_t i, int64_t s) { return A(c[i * row + s]); },
+      [&](int64_t s, int64_t j) { return A(b[j * row + s]); });
   A* m = g_m + ((n * v.chunks + k) * v.G + g) * v.chunk * v.chunk + i0 * v.chunk + j0;
   for_tile(L - i0, L - j0, [&](int64_t row, int64_t column, int i, int j) { m[row * v.chunk + column] = r[i][j]; });
 }
@@ -193,7 +209,11 @@ struct Pairs {
   const Acc<T>* g_dt;
   int64_t n, begin;
   __device__ Pairs(const View<T>& v, const double* g_sum, int64_t n, int64_t begin, int64_t h)
-      : v(v), g_sum(g_sum + v.by_head(n, h, begin)), g_dt(v.g_dt ? v.g_dt + v.head(n, begin, h) : nullptr), n(n), begin(begin) {}
+      : v(v),
+        g_sum(g_sum + v.by_head(n, h, begin)),
+        g_dt(v.g_dt ? v.g_dt + v.head(n, begin, h) : nullptr),
+        n(n),
+        begin(begin) {}
   __device__ Acc<T> dt(int64_t j) const { return g_dt ? g_dt[j * v.H] : Acc<T>(1); }
   __device__ Acc<T> decay(int64_t i, int64_t j) const {
     return j <= i && j >= v.from(n, begin, i) ? math::exp(Acc<T>(g_sum[i] - g_sum[j])) : Acc<T>(0);
@@ -202,19 +222,23 @@ struct Pairs {
 
 // y: pairs inside the chunk, the state before it, and d x.
 template <class T>
-__global__ void __launch_bounds__(product_threads, sizeof(T) == 8 ? 1 : 2) outputs_kernel(View<T> v, Decays<Acc<T>> decays, const Acc<T>* g_m,  // [B,chunks,G,C,C]
-                               const T* g_states,                                    // [B,chunks,H,N,P]
-                               T* g_y) {                                             // [B,T,H,P]
+__global__ void __launch_bounds__(product_threads, sizeof(T) == 8 ? 1 : 2)
+    outputs_kernel(View<T> v, Decays<Acc<T>> decays, const Acc<T>* g_m,  // [B,chunks,G,C,C]
+                   const T* g_states,                                    // [B,chunks,H,N,P]
+                   T* g_y) {                                             // [B,T,H,P]
   using A = Acc<T>;
   __shared__ ProductBuffers<A> s_product;
   Unfold at;
   const int64_t p0 = at.next(product_tiles(v.P)) * product_tile, i0 = at.next(product_tiles(v.chunk)) * product_tile;
-  const int64_t h = at.next(v.H), k = at.next(v.chunks), n = at.rest, begin = k * v.chunk, L = v.length(k), x_row = v.H * v.P;
+  const int64_t h = at.next(v.H), k = at.next(v.chunks), n = at.rest, begin = k * v.chunk, L = v.length(k),
+                x_row = v.H * v.P;
   if (i0 >= L) return;
   const int64_t g = h * v.G / v.H, rows = L - i0, end = i0 + product_tile < L ? i0 + product_tile : L;
   const Pairs<T> pairs(v, decays.g_sum, n, begin, h);
-  const A *m = g_m + (((n * v.chunks + k) * v.G + g) * v.chunk + i0) * v.chunk, *in = decays.g_in + v.by_head(n, h, begin + i0);
-  const T *x = v.g_x + v.head(n, begin, h) * v.P + p0, *c = v.g_c + v.group(n, begin + i0, g), *S = g_states + v.state(n, k, h) + p0;
+  const A *m = g_m + (((n * v.chunks + k) * v.G + g) * v.chunk + i0) * v.chunk,
+          *in = decays.g_in + v.by_head(n, h, begin + i0);
+  const T *x = v.g_x + v.head(n, begin, h) * v.P + p0, *c = v.g_c + v.group(n, begin + i0, g),
+          *S = g_states + v.state(n, k, h) + p0;
   A r[4][4] = {};
   multiply_tile<true, false>(
       r, s_product, rows, v.P - p0, end,
@@ -223,23 +247,28 @@ __global__ void __launch_bounds__(product_threads, sizeof(T) == 8 ? 1 : 2) outpu
         return e == 0 ? A(0) : e * pairs.dt(j) * m[i * v.chunk + j];  // above the diagonal m is not written
       },
       [&](int64_t j, int64_t p) { return A(x[j * x_row + p]); });
-  multiply_tile<true, false>(r, s_product, rows, v.P - p0, v.N, [&](int64_t i, int64_t s) { return in[i] * A(c[i * v.G * v.N + s]); },
-                             [&](int64_t s, int64_t p) { return A(S[s * v.P + p]); });
+  multiply_tile<true, false>(
+      r, s_product, rows, v.P - p0, v.N, [&](int64_t i, int64_t s) { return in[i] * A(c[i * v.G * v.N + s]); },
+      [&](int64_t s, int64_t p) { return A(S[s * v.P + p]); });
   const A d = v.g_d ? v.g_d[h] : A(0);
   T* y = g_y + v.head(n, begin + i0, h) * v.P + p0;
-  for_tile(rows, v.P - p0, [&](int64_t row, int64_t p, int i, int j) { y[row * x_row + p] = T(r[i][j] + d * A(x[(i0 + row) * x_row + p])); });
+  for_tile(rows, v.P - p0, [&](int64_t row, int64_t p, int i, int j) {
+    y[row * x_row + p] = T(r[i][j] + d * A(x[(i0 + row) * x_row + p]));
+  });
 }
 
 // Backward, pairs: Q = (dY X^T) M E for each head, and dM = sum over a group's heads of (dY X^T) E dt.
 template <class T>
-__global__ void __launch_bounds__(product_threads, sizeof(T) == 8 ? 1 : 2) pairs_kernel(View<T> v, const double* g_sum, const T* g_d_y,  // [B,T,H,P] or absent: 0
-                             const Acc<T>* g_m,                               // [B,chunks,G,C,C]
-                             Acc<T>* g_d_m,                                   // [B,chunks,G,C,C]
-                             Acc<T>* g_q) {                                   // [B,chunks,H,C,C]
+__global__ void __launch_bounds__(product_threads, sizeof(T) == 8 ? 1 : 2)
+    pairs_kernel(View<T> v, const double* g_sum, const T* g_d_y,  // [B,T,H,P] or absent: 0
+                 const Acc<T>* g_m,                               // [B,chunks,G,C,C]
+                 Acc<T>* g_d_m,                                   // [B,chunks,G,C,C]
+                 Acc<T>* g_q) {                                   // [B,chunks,H,C,C]
   using A = Acc<T>;
   __shared__ ProductBuffers<A> s_product;
   Unfold at;
-  const int64_t tiles = product_tiles(v.chunk), C = v.chunk, j0 = at.next(tiles) * product_tile, i0 = at.next(tiles) * product_tile;
+  const int64_t tiles = product_tiles(v.chunk), C = v.chunk, j0 = at.next(tiles) * product_tile,
+                i0 = at.next(tiles) * product_tile;
   const int64_t g = at.next(v.G), k = at.next(v.chunks), n = at.rest, begin = k * C, L = v.length(k), x_row = v.H * v.P;
   if (j0 > i0 || i0 >= L) return;
   const int64_t matrix = ((n * v.chunks + k) * v.G + g) * C * C + i0 * C + j0, share = v.H / v.G;
@@ -250,8 +279,9 @@ __global__ void __launch_bounds__(product_threads, sizeof(T) == 8 ? 1 : 2) pairs
     A r[4][4] = {};
     if (g_d_y) {
       const T *dy = g_d_y + v.head(n, begin + i0, h) * v.P, *x = v.g_x + v.head(n, begin + j0, h) * v.P;
-      multiply_tile<true, true>(r, s_product, L - i0, L - j0, v.P, [&](int64_t i, int64_t p) { return A(dy[i * x_row + p]); },
-                                [&](int64_t p, int64_t j) { return A(x[j * x_row + p]); });
+      multiply_tile<true, true>(
+          r, s_product, L - i0, L - j0, v.P, [&](int64_t i, int64_t p) { return A(dy[i * x_row + p]); },
+          [&](int64_t p, int64_t j) { return A(x[j * x_row + p]); });
     }
     for_tile(L - i0, L - j0, [&](int64_t row, int64_t column, int i, int j) {
       const A e = r[i][j] * pairs.decay(i0 + row, j0 + column);
@@ -259,20 +289,23 @@ __global__ void __launch_bounds__(product_threads, sizeof(T) == 8 ? 1 : 2) pairs
       q[row * C + column] = e * g_m[matrix + row * C + column];
     });
   }
-  for_tile(L - i0, L - j0, [&](int64_t row, int64_t column, int i, int j) { g_d_m[matrix + row * C + column] = sum[i][j]; });
+  for_tile(L - i0, L - j0,
+           [&](int64_t row, int64_t column, int i, int j) { g_d_m[matrix + row * C + column] = sum[i][j]; });
 }
 
 // dX = (M E dt_j)^T dY + exp(G_L - G_j) dt_j (B dS)_j + d dy
 template <class T>
-__global__ void __launch_bounds__(product_threads, sizeof(T) == 8 ? 1 : 2) d_x_kernel(View<T> v, Decays<Acc<T>> decays, const T* g_d_y,  // [B,T,H,P] or absent: 0
-                           const Acc<T>* g_m,                                 // [B,chunks,G,C,C]
-                           const Acc<T>* g_d_states,                          // [B,chunks,H,N,P]
-                           T* g_d_x) {                                        // [B,T,H,P]
+__global__ void __launch_bounds__(product_threads, sizeof(T) == 8 ? 1 : 2)
+    d_x_kernel(View<T> v, Decays<Acc<T>> decays, const T* g_d_y,  // [B,T,H,P] or absent: 0
+               const Acc<T>* g_m,                                 // [B,chunks,G,C,C]
+               const Acc<T>* g_d_states,                          // [B,chunks,H,N,P]
+               T* g_d_x) {                                        // [B,T,H,P]
   using A = Acc<T>;
   __shared__ ProductBuffers<A> s_product;
   Unfold at;
   const int64_t p0 = at.next(product_tiles(v.P)) * product_tile, j0 = at.next(product_tiles(v.chunk)) * product_tile;
-  const int64_t h = at.next(v.H), k = at.next(v.chunks), n = at.rest, begin = k * v.chunk, L = v.length(k), x_row = v.H * v.P;
+  const int64_t h = at.next(v.H), k = at.next(v.chunks), n = at.rest, begin = k * v.chunk, L = v.length(k),
+                x_row = v.H * v.P;
   if (j0 >= L) return;
   const int64_t g = h * v.G / v.H, rows = L - j0;
   const Pairs<T> pairs(v, decays.g_sum, n, begin, h);
@@ -288,9 +321,10 @@ __global__ void __launch_bounds__(product_threads, sizeof(T) == 8 ? 1 : 2) d_x_k
           return e == 0 ? A(0) : e * pairs.dt(j0 + j) * m[i * v.chunk + j];
         },
         [&](int64_t i, int64_t p) { return A(dy[i * x_row + p]); });
-  multiply_tile<true, false>(r, s_product, rows, v.P - p0, v.N,
-                             [&](int64_t j, int64_t s) { return out[j] * pairs.dt(j0 + j) * A(b[j * v.G * v.N + s]); },
-                             [&](int64_t s, int64_t p) { return Z[s * v.P + p]; });
+  multiply_tile<true, false>(
+      r, s_product, rows, v.P - p0, v.N,
+      [&](int64_t j, int64_t s) { return out[j] * pairs.dt(j0 + j) * A(b[j * v.G * v.N + s]); },
+      [&](int64_t s, int64_t p) { return Z[s * v.P + p]; });
   const A d = v.g_d ? v.g_d[h] : A(0);
   T* d_x = g_d_x + v.head(n, begin + j0, h) * v.P + p0;
   for_tile(rows, v.P - p0, [&](int64_t row, int64_t p, int i, int j) {
@@ -298,20 +332,23 @@ __global__ void __launch_bounds__(product_threads, sizeof(T) == 8 ? 1 : 2) d_x_k
   });
 }
 
-// dC = dM B + sum over heads of U, U_i = exp(G_i) S dy_i; with of_b dB = dM^T C + sum of dt V, V_j = exp(G_L - G_j) dS x_j.
-// Also each head's row dots c.U or b.V over this block's columns.
+// dC = dM B + sum over heads of U, U_i = exp(G_i) S dy_i; with of_b dB = dM^T C + sum of dt V, V_j = exp(G_L - G_j) dS
+// x_j. Also each head's row dots c.U or b.V over this block's columns.
 template <class T, bool of_b, class State>
-__global__ void __launch_bounds__(product_threads, sizeof(T) == 8 ? 1 : 2) d_rows_kernel(View<T> v, const Acc<T>* g_factor,  // [B,H,T]
-                              const T* g_values,                  // [B,T,H,P]: dy (absent: 0) or x
-                              const State* g_states,              // [B,chunks,H,N,P]: S or dS
-                              const Acc<T>* g_d_m,                // [B,chunks,G,C,C]
-                              T* g_to,                            // [B,T,G,N]
-                              Acc<T>* g_dot) {                    // [tiles of N,B,H,T]
+__global__ void __launch_bounds__(product_threads, sizeof(T) == 8 ? 1 : 2)
+    d_rows_kernel(View<T> v, const Acc<T>* g_factor,  // [B,H,T]
+                  const T* g_values,                  // [B,T,H,P]: dy (absent: 0) or x
+                  const State* g_states,              // [B,chunks,H,N,P]: S or dS
+                  const Acc<T>* g_d_m,                // [B,chunks,G,C,C]
+                  T* g_to,                            // [B,T,G,N]
+                  Acc<T>* g_dot) {                    // [tiles of N,B,H,T]
   using A = Acc<T>;
   __shared__ ProductBuffers<A> s_product;
   Unfold at;
-  const int64_t tile = at.next(product_tiles(v.N)), n0 = tile * product_tile, i0 = at.next(product_tiles(v.chunk)) * product_tile;
-  const int64_t g = at.next(v.G), k = at.next(v.chunks), n = at.rest, begin = k * v.chunk, L = v.length(k), x_row = v.H * v.P;
+  const int64_t tile = at.next(product_tiles(v.N)), n0 = tile * product_tile,
+                i0 = at.next(product_tiles(v.chunk)) * product_tile;
+  const int64_t g = at.next(v.G), k = at.next(v.chunks), n = at.rest, begin = k * v.chunk, L = v.length(k),
+                x_row = v.H * v.P;
   if (i0 >= L) return;
   const int64_t rows = L - i0, columns = v.N - n0, share = v.H / v.G, row = v.G * v.N, C = v.chunk;
   const T* mine = (of_b ? v.g_b : v.g_c) + v.group(n, begin + i0, g) + n0;
@@ -324,26 +361,32 @@ __global__ void __launch_bounds__(product_threads, sizeof(T) == 8 ? 1 : 2) d_row
     const A* factor = g_factor + v.by_head(n, h, begin + i0);
     A r[4][4] = {}, dot[4] = {};
     if (values)
-      multiply_tile<true, true>(r, s_product, rows, columns, v.P, [&](int64_t i, int64_t p) { return factor[i] * A(values[i * x_row + p]); },
-                                [&](int64_t p, int64_t s) { return A(S[s * v.P + p]); });
+      multiply_tile<true, true>(
+          r, s_product, rows, columns, v.P, [&](int64_t i, int64_t p) { return factor[i] * A(values[i * x_row + p]); },
+          [&](int64_t p, int64_t s) { return A(S[s * v.P + p]); });
     for_tile(rows, columns, [&](int64_t t, int64_t s, int i, int j) {
       sum[i][j] += (of_b ? v.dt_at(v.head(n, begin + i0 + t, h)) : A(1)) * r[i][j];
       dot[i] += A(mine[t * row + s]) * r[i][j];
     });
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      for (int other_lane = 8; other_lane > 0; other_lane /= 2) dot[i] += __shfl_xor_sync(0xffffffffu, dot[i], other_lane);
-      if (tx == 0 && 4 * ty + i < rows) g_dot[tile * v.B * v.H * v.steps + v.by_head(n, h, begin + i0 + 4 * ty + i)] = dot[i];
+      for (int other_lane = 8; other_lane > 0; other_lane /= 2)
+        dot[i] += __shfl_xor_sync(0xffffffffu, dot[i], other_lane);
+      if (tx == 0 && 4 * ty + i < rows)
+        g_dot[tile * v.B * v.H * v.steps + v.by_head(n, h, begin + i0 + 4 * ty + i)] = dot[i];
     }
   }
   const A* d_m = g_d_m + ((n * v.chunks + k) * v.G + g) * C * C;
   if (of_b)
-    multiply_tile<false, false>(sum, s_product, rows, columns, rows, [&](int64_t j, int64_t i) { return i < j ? A(0) : d_m[(i0 + i) * C + i0 + j]; },
-                                [&](int64_t i, int64_t s) { return A(other[(i0 + i) * row + s]); });
+    multiply_tile<false, false>(
+        sum, s_product, rows, columns, rows,
+        [&](int64_t j, int64_t i) { return i < j ? A(0) : d_m[(i0 + i) * C + i0 + j]; },
+        [&](int64_t i, int64_t s) { return A(other[(i0 + i) * row + s]); });
   else
-    multiply_tile<true, false>(sum, s_product, rows, columns, i0 + rows < i0 + product_tile ? L : i0 + product_tile,
-                               [&](int64_t i, int64_t j) { return j > i0 + i ? A(0) : d_m[(i0 + i) * C + j]; },
-                               [&](int64_t j, int64_t s) { return A(other[j * row + s]); });
+    multiply_tile<true, false>(
+        sum, s_product, rows, columns, i0 + rows < i0 + product_tile ? L : i0 + product_tile,
+        [&](int64_t i, int64_t j) { return j > i0 + i ? A(0) : d_m[(i0 + i) * C + j]; },
+        [&](int64_t j, int64_t s) { return A(other[j * row + s]); });
   T* to = g_to + v.group(n, begin + i0, g) + n0;
   for_tile(rows, columns, [&](int64_t t, int64_t s, int i, int j) { to[t * row + s] = T(sum[i][j]); });
 }
@@ -358,7 +401,8 @@ __global__ void finish_kernel(View<T> v, const Acc<T>* g_in, const T* g_d_y,  //
                               Acc<T>* g_d_d) {                                // [B,chunks,H]
   using A = Acc<T>;
   Unfold at;
-  const int64_t h = at.next(v.H), k = at.next(v.chunks), n = at.rest, begin = k * v.chunk, L = v.length(k), C = v.chunk, NP = v.N * v.P;
+  const int64_t h = at.next(v.H), k = at.next(v.chunks), n = at.rest, begin = k * v.chunk, L = v.length(k), C = v.chunk,
+                NP = v.N * v.P;
   const int64_t thread = threadIdx.x, all = v.B * v.H * v.steps, first = v.by_head(n, h, begin);
   A *q = g_q + ((n * v.chunks + k) * v.H + h) * C * C, *u = g_dot_u + first, *w = g_dot_v + first;
   auto dt = [&](int64_t t) { return v.dt_at(v.head(n, begin + t, h)); };
@@ -382,7 +426,8 @@ __global__ void finish_kernel(View<T> v, const Acc<T>* g_in, const T* g_d_y,  //
     }
   }
   A kept = 0, d_d = 0;
-  for (int64_t e = thread; e < NP; e += product_threads) kept += A(g_states[v.state(n, k, h) + e]) * g_d_states[v.state(n, k, h) + e];
+  for (int64_t e = thread; e < NP; e += product_threads)
+    kept += A(g_states[v.state(n, k, h) + e]) * g_d_states[v.state(n, k, h) + e];
   __shared__ A s_kept;
   kept = cuda::block_sum<product_threads>(kept);
   if (thread == 0) s_kept = kept * g_in[first + L - 1];
@@ -417,8 +462,8 @@ __global__ void d_d_kernel(const A* g_parts,  // [rows,H]
 // The recurrence, token by token: a block has 32 columns of one head's state, its 8 warps share the rows.
 constexpr int recurrent_warps = 8;
 template <class T>
-__global__ void recurrent_kernel(View<T> v, T* g_y,    // [B,T,H,P]
-                                 Acc<T>* g_final) {    // [B,H,N,P], runs in place
+__global__ void recurrent_kernel(View<T> v, T* g_y,  // [B,T,H,P]
+                                 Acc<T>* g_final) {  // [B,H,N,P], runs in place
   using A = Acc<T>;
   __shared__ A s_part[recurrent_warps][32];
   Unfold at;
@@ -428,7 +473,8 @@ __global__ void recurrent_kernel(View<T> v, T* g_y,    // [B,T,H,P]
   const bool inside = p < v.P;
   A* S = g_final + bh * v.N * v.P + p;
   if (inside)
-    for (int64_t i = warp; i < v.N; i += recurrent_warps) S[i * v.P] = v.g_initial ? v.g_initial[bh * v.N * v.P + i * v.P + p] : A(0);
+    for (int64_t i = warp; i < v.N; i += recurrent_warps)
+      S[i * v.P] = v.g_initial ? v.g_initial[bh * v.N * v.P + i * v.P + p] : A(0);
   for (int64_t t = 0; t < v.steps; ++t) {
     const int64_t i_at = v.head(n, t, h);
     const A decay = v.packing.resets(n, t) ? A(0) : math::exp(v.g_log_a[i_at]), dt = v.dt_at(i_at);
@@ -458,13 +504,16 @@ template <class T>
 struct DecayTensors {  // the memory of Decays, for as long as its kernels are being launched
   Tensor sum, in, out;
   DecayTensors(Device& device, const View<T>& v)
-      : sum(device, {v.B, v.H, v.steps}, Dtype::f64), in(device, {v.B, v.H, v.steps}, dtype_of<Acc<T>>()), out(empty_like(in)) {}
+      : sum(device, {v.B, v.H, v.steps}, Dtype::f64),
+        in(device, {v.B, v.H, v.steps}, dtype_of<Acc<T>>()),
+        out(empty_like(in)) {}
   Decays<Acc<T>> view() const { return {sum.data<double>(), in.data<Acc<T>>(), out.data<Acc<T>>()}; }
 };
 
 template <class T>
 void launch_sums(Device& device, const View<T>& v, double* g_sum) {
-  sums_kernel<T><<<cuda::blocks_for(v.B * v.chunks * ((v.H + sums_heads - 1) / sums_heads), 1), sums_threads, 0, cuda::stream_of(device)>>>(v, g_sum);
+  sums_kernel<T><<<cuda::blocks_for(v.B * v.chunks * ((v.H + sums_heads - 1) / sums_heads), 1), sums_threads, 0,
+                   cuda::stream_of(device)>>>(v, g_sum);
   cuda::cuda_check(cudaGetLastError());
 }
 template <class T>
@@ -476,17 +525,19 @@ void launch_decays(Device& device, const View<T>& v, const Decays<Acc<T>>& decay
 
 // The state before each chunk, and the last one.
 template <class T>
-void launch_states(Device& device, const View<T>& v, const Decays<Acc<T>>& decays, const Tensor& states, Acc<T>* g_final) {
+void launch_states(Device& device, const View<T>& v, const Decays<Acc<T>>& decays, const Tensor& states,
+                   Acc<T>* g_final) {
   using A = Acc<T>;
   const cudaStream_t stream = cuda::stream_of(device);
   const Tensor apart = std::is_same_v<T, A> ? Tensor{} : Tensor(device, states.shape(), dtype_of<A>());
   A* g_added = apart ? apart.data<A>() : reinterpret_cast<A*>(states.data<T>());
   const int64_t NP = v.N * v.P;
-  chunk_product_kernel<T><<<cuda::blocks_for(v.B * v.chunks * v.H * product_tiles(v.N) * product_tiles(v.P), 1), product_threads, 0, stream>>>(
-      v, v.g_b, v.g_x, decays.g_out, v.g_dt, g_added);
+  chunk_product_kernel<T><<<cuda::blocks_for(v.B * v.chunks * v.H * product_tiles(v.N) * product_tiles(v.P), 1),
+                            product_threads, 0, stream>>>(v, v.g_b, v.g_x, decays.g_out, v.g_dt, g_added);
   cuda::cuda_check(cudaGetLastError());
   if (NP == 0) return;
-  pass_kernel<T><<<cuda::blocks_for(v.B * v.H * NP, 256), 256, 0, stream>>>(v, decays.g_in, g_added, states.data<T>(), g_final);
+  pass_kernel<T>
+      <<<cuda::blocks_for(v.B * v.H * NP, 256), 256, 0, stream>>>(v, decays.g_in, g_added, states.data<T>(), g_final);
   cuda::cuda_check(cudaGetLastError());
 }
 
@@ -494,7 +545,9 @@ template <class T>
 Tensor launch_scores(Device& device, const View<T>& v) {
   const int64_t tiles = product_tiles(v.chunk);
   const Tensor m(device, {v.B, v.chunks, v.G, v.chunk, v.chunk}, dtype_of<Acc<T>>());
-  scores_kernel<T><<<cuda::blocks_for(v.B * v.chunks * v.G * tiles * tiles, 1), product_threads, 0, cuda::stream_of(device)>>>(v, m.data<Acc<T>>());
+  scores_kernel<T>
+      <<<cuda::blocks_for(v.B * v.chunks * v.G * tiles * tiles, 1), product_threads, 0, cuda::stream_of(device)>>>(
+          v, m.data<Acc<T>>());
   cuda::cuda_check(cudaGetLastError());
   return m;
 }
@@ -507,7 +560,8 @@ void plain_forward(const SsdScanForward& a) {
   if (v.B * v.H == 0) return;
   if (a.chunk == 0) {
     if (v.P == 0) return;
-    recurrent_kernel<T><<<cuda::blocks_for(v.B * v.H * ((v.P + 31) / 32), 1), 32 * recurrent_warps, 0, stream>>>(v, a.y.data<T>(), a.final.data<A>());
+    recurrent_kernel<T><<<cuda::blocks_for(v.B * v.H * ((v.P + 31) / 32), 1), 32 * recurrent_warps, 0, stream>>>(
+        v, a.y.data<T>(), a.final.data<A>());
     cuda::cuda_check(cudaGetLastError());
     return;
   }
@@ -516,8 +570,8 @@ void plain_forward(const SsdScanForward& a) {
   launch_decays(a.device(), v, decays);
   launch_states(a.device(), v, decays, a.states, a.final.data<A>());
   const Tensor m = launch_scores(a.device(), v);
-  outputs_kernel<T><<<cuda::blocks_for(v.B * v.chunks * v.H * product_tiles(v.chunk) * product_tiles(v.P), 1), product_threads, 0, stream>>>(
-      v, decays, m.data<A>(), a.states.data<T>(), a.y.data<T>());
+  outputs_kernel<T><<<cuda::blocks_for(v.B * v.chunks * v.H * product_tiles(v.chunk) * product_tiles(v.P), 1),
+                      product_threads, 0, stream>>>(v, decays, m.data<A>(), a.states.data<T>(), a.y.data<T>());
   cuda::cuda_check(cudaGetLastError());
 }
 
@@ -537,8 +591,10 @@ void plain_backward(const SsdScanBackward& a) {
     if (!a.states) launch_states<T>(device, v, decays, states, nullptr);
 
     const T* g_d_y = a.d_y ? a.d_y.data<T>() : nullptr;
-    const int64_t NP = v.N * v.P, chunks = v.B * v.chunks, tiles = product_tiles(v.chunk), n_tiles = product_tiles(v.N), p_tiles = product_tiles(v.P);
-    const Tensor d_states = g_d_y ? Tensor(device, states.shape(), dtype_of<A>()) : zeros(device, states.shape(), dtype_of<A>());
+    const int64_t NP = v.N * v.P, chunks = v.B * v.chunks, tiles = product_tiles(v.chunk), n_tiles = product_tiles(v.N),
+                  p_tiles = product_tiles(v.P);
+    const Tensor d_states =
+        g_d_y ? Tensor(device, states.shape(), dtype_of<A>()) : zeros(device, states.shape(), dtype_of<A>());
     if (g_d_y) {
       chunk_product_kernel<T><<<cuda::blocks_for(chunks * v.H * n_tiles * p_tiles, 1), product_threads, 0, stream>>>(
           v, v.g_c, g_d_y, decays.g_in, nullptr, d_states.data<A>());
@@ -546,10 +602,12 @@ void plain_backward(const SsdScanBackward& a) {
     }
     if (NP > 0) {
       pass_back_kernel<T><<<cuda::blocks_for(v.B * v.H * NP, 256), 256, 0, stream>>>(
-          v, decays.g_in, a.d_final ? a.d_final.data<A>() : nullptr, d_states.data<A>(), a.d_initial ? a.d_initial.data<A>() : nullptr);
+          v, decays.g_in, a.d_final ? a.d_final.data<A>() : nullptr, d_states.data<A>(),
+          a.d_initial ? a.d_initial.data<A>() : nullptr);
       cuda::cuda_check(cudaGetLastError());
     }
-    const Tensor m = launch_scores(device, v), d_m = empty_like(m), q(device, {v.B, v.chunks, v.H, v.chunk, v.chunk}, dtype_of<A>());
+    const Tensor m = launch_scores(device, v), d_m = empty_like(m),
+                 q(device, {v.B, v.chunks, v.H, v.chunk, v.chunk}, dtype_of<A>());
     pairs_kernel<T><<<cuda::blocks_for(chunks * v.G * tiles * tiles, 1), product_threads, 0, stream>>>(
         v, decays.g_sum, g_d_y, m.data<A>(), d_m.data<A>(), q.data<A>());
     cuda::cuda_check(cudaGetLastError());
@@ -558,17 +616,20 @@ void plain_backward(const SsdScanBackward& a) {
     cuda::cuda_check(cudaGetLastError());
     const Tensor dot_u(device, {n_tiles, v.B, v.H, v.steps}, dtype_of<A>()), dot_v = empty_like(dot_u);
     const unsigned rows = cuda::blocks_for(chunks * v.G * tiles * n_tiles, 1);
-    d_rows_kernel<T, false, T><<<rows, product_threads, 0, stream>>>(v, decays.g_in, g_d_y, states.data<T>(), d_m.data<A>(), a.d_c.data<T>(), dot_u.data<A>());
+    d_rows_kernel<T, false, T><<<rows, product_threads, 0, stream>>>(v, decays.g_in, g_d_y, states.data<T>(),
+                                                                     d_m.data<A>(), a.d_c.data<T>(), dot_u.data<A>());
     cuda::cuda_check(cudaGetLastError());
-    d_rows_kernel<T, true, A><<<rows, product_threads, 0, stream>>>(v, decays.g_out, v.g_x, d_states.data<A>(), d_m.data<A>(), a.d_b.data<T>(), dot_v.data<A>());
+    d_rows_kernel<T, true, A><<<rows, product_threads, 0, stream>>>(v, decays.g_out, v.g_x, d_states.data<A>(),
+                                                                    d_m.data<A>(), a.d_b.data<T>(), dot_v.data<A>());
     cuda::cuda_check(cudaGetLastError());
     finish_kernel<T><<<cuda::blocks_for(chunks * v.H, 1), product_threads, 0, stream>>>(
-        v, decays.g_in, g_d_y, states.data<T>(), d_states.data<A>(), q.data<A>(), dot_u.data<A>(), dot_v.data<A>(), a.d_log_a.data<A>(),
-        a.d_dt ? a.d_dt.data<A>() : nullptr, parts.data<A>());
+        v, decays.g_in, g_d_y, states.data<T>(), d_states.data<A>(), q.data<A>(), dot_u.data<A>(), dot_v.data<A>(),
+        a.d_log_a.data<A>(), a.d_dt ? a.d_dt.data<A>() : nullptr, parts.data<A>());
     cuda::cuda_check(cudaGetLastError());
   }
   if (!a.d_d || v.H == 0) return;
-  d_d_kernel<A><<<cuda::blocks_for(v.H, 1), product_threads, 0, stream>>>(parts.data<A>(), a.d_d.data<A>(), v.B * v.chunks, v.H);
+  d_d_kernel<A>
+      <<<cuda::blocks_for(v.H, 1), product_threads, 0, stream>>>(parts.data<A>(), a.d_d.data<A>(), v.B * v.chunks, v.H);
   cuda::cuda_check(cudaGetLastError());
 }
 

@@ -11,7 +11,8 @@ constexpr int rows = 64;  // tokens of a chunk
 // different banks, and every offset is a constant.
 constexpr int pitch_of(int width) { return width + 8; }
 
-// Copies rows of global memory, `stride` apart, into a tile of `height`; zeros outside rows_in x columns_in (a multiple of 8).
+// Copies rows of global memory, `stride` apart, into a tile of `height`; zeros outside rows_in x columns_in (a multiple
+// of 8).
 template <int height, int width, int threads>
 __device__ void copy_tile(bf16* s_tile, const bf16* g_rows, int64_t stride, int rows_in, int columns_in) {
   constexpr int pieces = width / 8, step = threads / pieces;  // pieces of 16 bytes; rows at a time
@@ -65,7 +66,9 @@ __device__ inline void multiply(float (&d0)[4], float (&d1)[4], const uint32_t (
 
 __device__ inline float low_of(uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ inline float high_of(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
-__device__ inline uint32_t scaled(uint32_t pair, float low, float high) { return cuda::pack_bf16(low_of(pair) * low, high_of(pair) * high); }
+__device__ inline uint32_t scaled(uint32_t pair, float low, float high) {
+  return cuda::pack_bf16(low_of(pair) * low, high_of(pair) * high);
+}
 
 // Element i of lane q of a quad goes to element q of lane i.
 __device__ inline void transpose_quad(uint32_t (&x)[4]) {
@@ -91,28 +94,29 @@ __device__ inline void store_wide(const float (*r)[4], bf16* g_to, int64_t strid
     for (int i = 0; i < 4; ++i) x[i] = cuda::pack_bf16(r[i][2 * half], r[i][2 * half + 1]);
     transpose_quad(x);
     const int row = g + 8 * half;
-    if (row < rows_in && 8 * q < columns_in) *reinterpret_cast<uint4*>(g_to + row * stride + 8 * q) = make_uint4(x[0], x[1], x[2], x[3]);
+    if (row < rows_in && 8 * q < columns_in)
+      *reinterpret_cast<uint4*>(g_to + row * stride + 8 * q) = make_uint4(x[0], x[1], x[2], x[3]);
   }
 }
 // The same for two accumulators.
 __device__ inline void store_narrow(const float (*r)[4], bf16* g_to, int64_t stride, int rows_in, int columns_in) {
   const int row = int(threadIdx.x) % 32 / 4 + int(threadIdx.x) % 4 / 2 * 8, column = int(threadIdx.x) % 2 * 8;
-  uint32_t x[4] = {cuda::pack_bf16(r[0][0], r[0][1]), cuda::pack_bf16(r[1][0], r[1][1]), cuda::pack_bf16(r[0][2], r[0][3]),
-                   cuda::pack_bf16(r[1][2], r[1][3])};
+  uint32_t x[4] = {cuda::pack_bf16(r[0][0], r[0][1]), cuda::pack_bf16(r[1][0], r[1][1]),
+                   cuda::pack_bf16(r[0][2], r[0][3]), cuda::pack_bf16(r[1][2], r[1][3])};
   transpose_quad(x);
-  if (row < rows_in && column < columns_in) *reinterpret_cast<uint4*>(g_to + row * stride + column) = make_uint4(x[0], x[1], x[2], x[3]);
+  if (row < rows_in && column < columns_in)
+    *reinterpret_cast<uint4*>(g_to + row * stride + column) = make_uint4(x[0], x[1], x[2], x[3]);
 }
 
-// The decays of one chunk and head. G is an f32 and the f32 that rounding it lost, so differences keep the digits that a
-// huge decay would take.
+// The decays of one chunk and head. G is an f32 and the f32 that rounding it lost, so differences keep the digits that
+// a huge decay would take.
 struct ChunkDecays {
   alignas(8) float high[rows], low[rows];
-  float in[rows];      // exp(G_i), 0 where a document start hides the state before the chunk; the last is the whole chunk's
+  float in[rows];  // exp(G_i), 0 where a document start hides the state before the chunk; the last is the whole chunk's
   float out[rows];     // exp(G_L - G_j), 0 where one hides j from the chunk's end
   float dt[rows];      // 0 behind the end of the sequence
   float column[rows];  // exp(G_m - G_j) dt_j, m the last token of j's block of 16; 0 where a start lies between
   int from[rows];      // the first token of the chunk that i may see
-
 };
 
 // A chunk's tokens as one warp makes their decays, two to a lane: read early, finished later.
@@ -150,16 +154,19 @@ struct ChunkTokens {
     const int lane = int(threadIdx.x) % 32, j = 2 * lane, begin = int(k) * rows;
     const double2 sum = sums();
     const double last = __shfl_sync(0xffffffffu, sum.y, 31), m = __shfl_sync(0xffffffffu, sum.y, lane | 7);
-    const int from[2] = {max(0, start[0] - begin), max(0, start[1] - begin)}, m_from = __shfl_sync(0xffffffffu, from[1], lane | 7);
+    const int from[2] = {max(0, start[0] - begin), max(0, start[1] - begin)},
+              m_from = __shfl_sync(0xffffffffu, from[1], lane | 7);
     const int last_from = last_start - begin;
     auto put = [&](float* s_values, float x, float y) { *reinterpret_cast<float2*>(&s_values[j]) = make_float2(x, y); };
     const float2 seen = in(sum, begin);
     put(s.high, float(sum.x), float(sum.y));
     put(s.low, float(sum.x - double(float(sum.x))), float(sum.y - double(float(sum.y))));
     put(s.in, seen.x, seen.y);
-    put(s.out, j >= last_from ? __expf(float(last - sum.x)) : 0.0f, j + 1 >= last_from ? __expf(float(last - sum.y)) : 0.0f);
+    put(s.out, j >= last_from ? __expf(float(last - sum.x)) : 0.0f,
+        j + 1 >= last_from ? __expf(float(last - sum.y)) : 0.0f);
     put(s.dt, dt.x, dt.y);
-    put(s.column, j >= m_from ? __expf(float(m - sum.x)) * dt.x : 0.0f, j + 1 >= m_from ? __expf(float(m - sum.y)) * dt.y : 0.0f);
+    put(s.column, j >= m_from ? __expf(float(m - sum.x)) * dt.x : 0.0f,
+        j + 1 >= m_from ? __expf(float(m - sum.y)) * dt.y : 0.0f);
     *reinterpret_cast<int2*>(&s.from[j]) = make_int2(from[0], from[1]);
   }
 };

@@ -36,7 +36,8 @@ struct SsdScanInputs {
 struct SsdScanForward {
   SsdScanInputs in = {};
   Tensor y = {}, final = {};
-  Tensor states = {};  // [B,ceil(T/chunk),H,N,P], the state before each chunk; absent in recurrent form
+  Tensor states = {};  // [B,ceil(T/chunk),H,N,P], the state before each chunk; absent in recurrent form. For the
+                       // backward alone: a device may lay each state out as it likes
   int64_t chunk = 0;   // 0: the recurrence, token by token
   Device& device() const { return in.x.device(); }
 };

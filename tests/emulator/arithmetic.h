@@ -8,15 +8,13 @@
 #include "tests/emulator/block.h"
 
 template <class A, class B>
-  requires(std::is_arithmetic_v<A> && std::is_arithmetic_v<B>)
-constexpr std::common_type_t<A, B> min(A a, B b) {
+requires(std::is_arithmetic_v<A>&& std::is_arithmetic_v<B>) constexpr std::common_type_t<A, B> min(A a, B b) {
   using C = std::common_type_t<A, B>;
   if constexpr (std::is_floating_point_v<C>) return std::fmin(C(a), C(b));
   else return C(a) < C(b) ? C(a) : C(b);
 }
 template <class A, class B>
-  requires(std::is_arithmetic_v<A> && std::is_arithmetic_v<B>)
-constexpr std::common_type_t<A, B> max(A a, B b) {
+requires(std::is_arithmetic_v<A>&& std::is_arithmetic_v<B>) constexpr std::common_type_t<A, B> max(A a, B b) {
   using C = std::common_type_t<A, B>;
   if constexpr (std::is_floating_point_v<C>) return std::fmax(C(a), C(b));
   else return C(a) > C(b) ? C(a) : C(b);
@@ -57,7 +55,10 @@ inline void sincospif(float x, float* s, float* c) { *s = float(std::sin(M_PI * 
 
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }
-inline float __fmul_rn(float a, float b) { volatile float p = a * b; return p; }  // never part of a fused product and sum
+inline float __fmul_rn(float a, float b) {
+  volatile float p = a * b;
+  return p;
+}  // never part of a fused product and sum
 inline float __fdiv_rn(float a, float b) { return a / b; }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline float __frcp_rn(float a) { return 1 / a; }
@@ -65,7 +66,10 @@ inline float __fsqrt_rn(float a) { return std::sqrt(a); }
 inline float __frsqrt_rn(float a) { return rsqrtf(a); }
 inline double __dadd_rn(double a, double b) { return a + b; }
 inline double __dsub_rn(double a, double b) { return a - b; }
-inline double __dmul_rn(double a, double b) { volatile double p = a * b; return p; }
+inline double __dmul_rn(double a, double b) {
+  volatile double p = a * b;
+  return p;
+}
 inline double __ddiv_rn(double a, double b) { return a / b; }
 inline double __dsqrt_rn(double a) { return std::sqrt(a); }
 inline double __drcp_rn(double a) { return 1 / a; }
@@ -99,7 +103,9 @@ inline unsigned __brev(unsigned x) {
 }
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned(uint64_t(a) * b >> 32); }
 inline int __mulhi(int a, int b) { return int(int64_t(a) * b >> 32); }
-inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) { return (unsigned __int128)(a) * b >> 64; }
+inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+  return (unsigned __int128)(a)*b >> 64;
+}
 inline int __mul24(int a, int b) { return a * b; }
 inline unsigned __funnelshift_l(unsigned low, unsigned high, unsigned shift) {
   return unsigned((uint64_t(high) << 32 | low) << (shift & 31) >> 32);
@@ -115,16 +121,46 @@ inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
 }
 
 // Cache hints change no result.
-template <class T> T __ldg(const T* p) { return *p; }
-template <class T> T __ldcg(const T* p) { return *p; }
-template <class T> T __ldca(const T* p) { return *p; }
-template <class T> T __ldcs(const T* p) { return *p; }
-template <class T> T __ldlu(const T* p) { return *p; }
-template <class T> T __ldcv(const T* p) { return *p; }
-template <class T> void __stwb(T* p, std::type_identity_t<T> x) { *p = x; }
-template <class T> void __stcg(T* p, std::type_identity_t<T> x) { *p = x; }
-template <class T> void __stcs(T* p, std::type_identity_t<T> x) { *p = x; }
-template <class T> void __stwt(T* p, std::type_identity_t<T> x) { *p = x; }
+template <class T>
+T __ldg(const T* p) {
+  return *p;
+}
+template <class T>
+T __ldcg(const T* p) {
+  return *p;
+}
+template <class T>
+T __ldca(const T* p) {
+  return *p;
+}
+template <class T>
+T __ldcs(const T* p) {
+  return *p;
+}
+template <class T>
+T __ldlu(const T* p) {
+  return *p;
+}
+template <class T>
+T __ldcv(const T* p) {
+  return *p;
+}
+template <class T>
+void __stwb(T* p, std::type_identity_t<T> x) {
+  *p = x;
+}
+template <class T>
+void __stcg(T* p, std::type_identity_t<T> x) {
+  *p = x;
+}
+template <class T>
+void __stcs(T* p, std::type_identity_t<T> x) {
+  *p = x;
+}
+template <class T>
+void __stwt(T* p, std::type_identity_t<T> x) {
+  *p = x;
+}
 inline void __threadfence() {}
 inline void __threadfence_block() {}
 inline void __threadfence_system() {}

@@ -1,8 +1,8 @@
 // A block of CUDA threads on the CPU: each thread is a fiber, and one fiber runs at a time until it waits for others.
 //
-// Which of the fibers that may run goes first is a choice (TAPER_EMULATOR_ORDER, see emulator.cpp): a result that changes
-// with it lacks a barrier. Shared memory is filled with NaN before each block. A misuse (a barrier that part of the
-// threads never reach, lanes that meet in different calls, an address that is not aligned) raises an Error.
+// Which of the fibers that may run goes first is a choice (TAPER_EMULATOR_ORDER, see emulator.cpp): a result that
+// changes with it lacks a barrier. Shared memory is filled with NaN before each block. A misuse (a barrier that part of
+// the threads never reach, lanes that meet in different calls, an address that is not aligned) raises an Error.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -31,7 +31,7 @@ namespace emulator {
 
 using Place = std::source_location;
 
-constexpr size_t most_shared = 232448;       // bytes of a block on an H100
+constexpr size_t most_shared = 232448;            // bytes of a block on an H100
 constexpr size_t most_shared_unasked = 48 << 10;  // without cudaFuncSetAttribute; also the most of static arrays
 
 [[noreturn]] void fault(const std::string& what, Place at);  // names the kernel, the block and the thread
@@ -45,7 +45,7 @@ struct Launch {
   size_t shared;
   Place at;
 };
-bool launch_fits(const Launch& launch);  // false: the error waits in cudaGetLastError
+bool launch_fits(const Launch& launch);                   // false: the error waits in cudaGetLastError
 void check_pointer(const Launch& launch, const void* p);  // an argument: must point into live memory of the device
 void run(const Launch& launch, void (*thread)(const void*), const void* call);
 void set_shared_limit(const void* function, size_t bytes);
@@ -74,7 +74,9 @@ template <class... P>
 struct Prepared {
   void (*kernel)(P...);
   Launch launch;
-  void operator()(std::type_identity_t<P>... p) const { launch_with<void (*)(P...), std::remove_const_t<P>...>(launch, kernel, p...); }
+  void operator()(std::type_identity_t<P>... p) const {
+    launch_with<void (*)(P...), std::remove_const_t<P>...>(launch, kernel, p...);
+  }
 };
 // kernel<<<grid, block, shared, stream>>>(...) is written prepare(kernel, "kernel", grid, block, shared, stream)(...).
 template <class... P>

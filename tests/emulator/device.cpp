@@ -1,18 +1,18 @@
 // The emulated GPU: "cuda:0". Each allocation has its exact size, with bytes around it that nobody may write.
 #include "tensor/device.h"
 
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <ucontext.h>
+#include <unistd.h>
+
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <map>
 #include <vector>
-
-#include <signal.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <ucontext.h>
-#include <unistd.h>
 
 #include "tensor/raise.h"
 #include "tests/emulator/api.h"
@@ -29,7 +29,8 @@ void* __wrap__ZN5taper6Device8allocateEm(Device* device, size_t bytes) {
   exact_bytes = bytes;
   return __real__ZN5taper6Device8allocateEm(device, bytes);
 }
-[[gnu::weak]] void __sanitizer_start_switch_fiber(void** fake, const void* bottom, size_t size);  // the address sanitizer runs
+[[gnu::weak]] void __sanitizer_start_switch_fiber(void** fake, const void* bottom,
+                                                  size_t size);  // the address sanitizer runs
 }
 
 namespace {
@@ -101,9 +102,10 @@ bool intact(uintptr_t p, const Block& b) {
 // A bad access: says whose, and where the code stands, then ends the program.
 void on_bad_access(int, siginfo_t* info, void* context) {
   const std::string kernel = emulator::running_kernel();
-  const std::string text =
-      kernel.empty() ? arena().holds(info->si_addr) ? "emulator: the host touches memory of the device\n" : "emulator: a bad address\n"
-                     : "emulator: " + kernel + " touches a bad address (or its thread's stack is full)\n";
+  const std::string text = kernel.empty()
+                               ? arena().holds(info->si_addr) ? "emulator: the host touches memory of the device\n"
+                                                              : "emulator: a bad address\n"
+                               : "emulator: " + kernel + " touches a bad address (or its thread's stack is full)\n";
   if (write(2, text.data(), text.size()) < 0) _exit(1);
   char pc[32];
   std::snprintf(pc, sizeof pc, "%#llx", static_cast<ucontext_t*>(context)->uc_mcontext.gregs[REG_RIP]);
@@ -185,7 +187,8 @@ class EmulatedDevice final : public Device {
 };
 
 Device& open(int index) {
-  if (index != 0) throw taper::Error("emulator: there is cuda:0 only", std::source_location::current(), taper::Exit::unavailable);
+  if (index != 0)
+    throw taper::Error("emulator: there is cuda:0 only", std::source_location::current(), taper::Exit::unavailable);
   static EmulatedDevice& device = *[] {
     catch_bad_accesses();
     return new EmulatedDevice;
@@ -202,7 +205,8 @@ bool on_device(const void* p) { return emulator::points_into_memory(p); }
 cudaError_t cudaMemsetAsync(void* p, int byte, size_t bytes, cudaStream_t) {
   if (bytes == 0) return cudaSuccess;
   const MemoryInUse in_use;
-  if (!on_device(p)) return emulator::last_error_text = "cudaMemsetAsync: not memory of the device", cudaErrorInvalidValue;
+  if (!on_device(p))
+    return emulator::last_error_text = "cudaMemsetAsync: not memory of the device", cudaErrorInvalidValue;
   std::memset(p, byte, bytes);
   return cudaSuccess;
 }
@@ -234,7 +238,8 @@ void check_guards(const char* kernel) {
     if (!intact(p, block)) {
       std::memset(reinterpret_cast<char*>(p) - guard, guard_byte, guard);
       std::memset(reinterpret_cast<char*>(p) + block.bytes, guard_byte, guard);
-      taper::raise("emulator: " + std::string(kernel) + " wrote just outside of a tensor of " + std::to_string(block.bytes) + " bytes");
+      taper::raise("emulator: " + std::string(kernel) + " wrote just outside of a tensor of " +
+                   std::to_string(block.bytes) + " bytes");
     }
 }
 

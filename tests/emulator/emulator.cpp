@@ -6,6 +6,8 @@
 //   2, 3...  shuffled, by this seed
 //   unset    the three in turn, launch by launch: repeating a launch repeats it in another order
 // Copies of cp.async are done when begun in order 1, else as late as the waits allow.
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <bit>
 #include <cstdio>
@@ -16,8 +18,6 @@
 #include <new>
 #include <numeric>
 #include <vector>
-
-#include <sys/mman.h>
 
 #include "tensor/raise.h"
 #include "tests/emulator/api.h"
@@ -162,9 +162,7 @@ void enqueue(uint16_t* list, unsigned n) {
 
 // ---- Messages. ----
 
-std::string place(const Place& at) {
-  return std::string(at.file_name()) + ":" + std::to_string(at.line());
-}
+std::string place(const Place& at) { return std::string(at.file_name()) + ":" + std::to_string(at.line()); }
 std::string coordinates(uint3 v) {
   return "(" + std::to_string(v.x) + "," + std::to_string(v.y) + "," + std::to_string(v.z) + ")";
 }
@@ -174,12 +172,14 @@ bool same(const Place& a, const Place& b) {
 std::string where_all_wait() {  // in words
   std::map<std::string, std::vector<unsigned>> groups;
   for (unsigned t = 0; t < thread_count; ++t)
-    if (threads[t].state == State::waits) groups[std::string(threads[t].call) + " " + place(threads[t].at)].push_back(t);
+    if (threads[t].state == State::waits)
+      groups[std::string(threads[t].call) + " " + place(threads[t].at)].push_back(t);
   for (unsigned w = 0; w < warps; ++w)
     for (const Meeting& m : meetings[w]) {
       char mask[16];
       std::snprintf(mask, sizeof mask, "%08x", m.mask);
-      groups["  in warp " + std::to_string(w) + " lanes of mask " + mask + " at " + m.call + " " + place(m.at)].push_back(0);
+      groups["  in warp " + std::to_string(w) + " lanes of mask " + mask + " at " + m.call + " " + place(m.at)]
+          .push_back(0);
     }
   std::string text;
   int lines = 0;
@@ -194,13 +194,15 @@ std::string where_all_wait() {  // in words
     for (size_t i = 0; i < std::min<size_t>(who.size(), 8); ++i) text += " " + std::to_string(who[i]);
     if (who.size() > 8) text += "...";
   }
-  return text + "\n     " + std::to_string(thread_count - live) + " of " + std::to_string(thread_count) + " have returned";
+  return text + "\n     " + std::to_string(thread_count - live) + " of " + std::to_string(thread_count) +
+         " have returned";
 }
 
 // ---- Fibers. ----
 
 void jump(Context& from, Context& to, bool for_good = false) {
-  if (__sanitizer_start_switch_fiber) __sanitizer_start_switch_fiber(for_good ? nullptr : &from.fake, to.bottom, to.size);
+  if (__sanitizer_start_switch_fiber)
+    __sanitizer_start_switch_fiber(for_good ? nullptr : &from.fake, to.bottom, to.size);
   emulator_switch(&from.at, to.at);
   if (__sanitizer_finish_switch_fiber) __sanitizer_finish_switch_fiber(from.fake, nullptr, nullptr);
 }
@@ -213,7 +215,8 @@ char* new_stack() {
     free_stacks.pop_back();
     return stack;
   }
-  void* p = mmap(nullptr, page + stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* p =
+      mmap(nullptr, page + stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED) throw std::bad_alloc();
   mprotect(p, page, PROT_NONE);  // a stack that grows too far stops here
   return static_cast<char*>(p) + page;
@@ -243,9 +246,7 @@ unsigned next_of_queue() {
   return t;
 }
 
-[[noreturn]] void deadlock() {
-  fault("deadlock: nobody can go on" + where_all_wait(), current.launch->at);
-}
+[[noreturn]] void deadlock() { fault("deadlock: nobody can go on" + where_all_wait(), current.launch->at); }
 
 // The running thread waits; the next one runs. Returns when this one may go on.
 void give_way() {
@@ -376,8 +377,10 @@ void run_block(unsigned block) {
   jump(main_context, threads[first].context);
   if (!current.failure) {
     const auto* end = static_cast<const unsigned char*>(dynamic) + dynamic_bytes;
-    if (!__sanitizer_start_switch_fiber && std::any_of(end, end + guard, [](unsigned char c) { return c != guard_byte; }))
-      fault("wrote past the end of its " + std::to_string(dynamic_bytes) + " bytes of dynamic shared memory", current.launch->at);
+    if (!__sanitizer_start_switch_fiber &&
+        std::any_of(end, end + guard, [](unsigned char c) { return c != guard_byte; }))
+      fault("wrote past the end of its " + std::to_string(dynamic_bytes) + " bytes of dynamic shared memory",
+            current.launch->at);
     return;
   }
   for (unsigned t = 0; t < thread_count; ++t) {  // what the others held is lost
@@ -444,7 +447,8 @@ void fault(const std::string& what, Place at) {
 
 std::string running_kernel() {
   if (!current.launch) return "";
-  return std::string(current.launch->kernel) + ", block " + coordinates(blockIdx) + ", thread " + coordinates(threadIdx);
+  return std::string(current.launch->kernel) + ", block " + coordinates(blockIdx) + ", thread " +
+         coordinates(threadIdx);
 }
 
 bool launch_fits(const Launch& l) {
@@ -456,15 +460,18 @@ bool launch_fits(const Launch& l) {
   const auto product = [](dim3 d) { return uint64_t(d.x) * d.y * d.z; };
   const uint64_t blocks = product(l.grid), per_block = product(l.block);
   if (blocks == 0 || l.grid.x > 0x7fffffffu || l.grid.y > 65535 || l.grid.z > 65535)
-    return refuse(cudaErrorInvalidConfiguration, "a grid of " + std::to_string(l.grid.x) + " x " + std::to_string(l.grid.y) + " x " +
-                                                     std::to_string(l.grid.z) + " blocks");
+    return refuse(cudaErrorInvalidConfiguration, "a grid of " + std::to_string(l.grid.x) + " x " +
+                                                     std::to_string(l.grid.y) + " x " + std::to_string(l.grid.z) +
+                                                     " blocks");
   if (per_block == 0 || per_block > most_threads || l.block.z > 64)
     return refuse(cudaErrorInvalidConfiguration, "a block of " + std::to_string(per_block) + " threads");
   const auto asked = shared_limits().find(l.function);
-  const size_t limit = l.function == nullptr ? most_shared : asked == shared_limits().end() ? most_shared_unasked : std::max(asked->second, most_shared_unasked);
+  const size_t limit = l.function == nullptr            ? most_shared
+                       : asked == shared_limits().end() ? most_shared_unasked
+                                                        : std::max(asked->second, most_shared_unasked);
   if (l.shared > limit)
-    return refuse(cudaErrorInvalidValue, std::to_string(l.shared) + " bytes of dynamic shared memory, " + std::to_string(limit) +
-                                             " allowed: cudaFuncSetAttribute comes first");
+    return refuse(cudaErrorInvalidValue, std::to_string(l.shared) + " bytes of dynamic shared memory, " +
+                                             std::to_string(limit) + " allowed: cudaFuncSetAttribute comes first");
   return true;
 }
 
@@ -472,7 +479,8 @@ void set_shared_limit(const void* function, size_t bytes) { shared_limits()[func
 
 void check_pointer(const Launch& l, const void* p) {
   if (p && !points_into_memory(p))
-    taper::raise("emulator: " + std::string(l.kernel) + ": an argument points to no live memory of the device (" + place(l.at) + ")",
+    taper::raise("emulator: " + std::string(l.kernel) + ": an argument points to no live memory of the device (" +
+                     place(l.at) + ")",
                  l.at);
 }
 
@@ -503,7 +511,9 @@ void run(const Launch& l, void (*body)(const void*), const void* call) {
 
 void check_launch_bounds(unsigned most, Place at) {
   if (thread_count > most)
-    fault("launched with " + std::to_string(thread_count) + " threads; its __launch_bounds__ allow " + std::to_string(most), at);
+    fault("launched with " + std::to_string(thread_count) + " threads; its __launch_bounds__ allow " +
+              std::to_string(most),
+          at);
 }
 
 void declare_shared(void* p, size_t bytes, Place at) {
@@ -511,7 +521,9 @@ void declare_shared(void* p, size_t bytes, Place at) {
   static_bytes += bytes;
   if (static_bytes > most_shared_unasked || static_bytes + dynamic_bytes > most_shared)
     fault("shared memory: " + std::to_string(static_bytes) + " bytes of arrays and " + std::to_string(dynamic_bytes) +
-              " dynamic; at most " + std::to_string(most_shared_unasked) + " and " + std::to_string(most_shared) + " in all", at);
+              " dynamic; at most " + std::to_string(most_shared_unasked) + " and " + std::to_string(most_shared) +
+              " in all",
+          at);
 }
 
 void* dynamic_shared() { return dynamic; }
@@ -531,7 +543,9 @@ int barrier(Reduce how, bool value, Place at) {
   t.barrier = 0;
   if (++b.arrived == int(live)) release_barrier(0);
   give_way();
-  return how == Reduce::all ? barrier_result == barrier_arrived : how == Reduce::any ? barrier_result > 0 : barrier_result;
+  return how == Reduce::all   ? barrier_result == barrier_arrived
+         : how == Reduce::any ? barrier_result > 0
+                              : barrier_result;
 }
 
 void named_barrier(int id, int count, bool wait, Place at) {
@@ -539,7 +553,8 @@ void named_barrier(int id, int count, bool wait, Place at) {
     fault("barrier " + std::to_string(id) + " of " + std::to_string(count) + " threads", at);
   Barrier& b = barriers[id];
   if (b.arrived == 0) b.threads = count;
-  else if (b.threads != count) fault("barrier " + std::to_string(id) + " is asked for with different numbers of threads", at);
+  else if (b.threads != count)
+    fault("barrier " + std::to_string(id) + " is asked for with different numbers of threads", at);
   Thread& t = threads[now];
   t.call = "named barrier";
   t.at = at;
@@ -564,7 +579,9 @@ void meet(unsigned mask, const char* call, void* item, Finish finish, Place at) 
     Meeting& m = open.emplace_back();
     m.mask = mask, m.arrived = 0, m.call = call, m.at = at, m.finish = finish;
   } else if (open[i].finish != finish || !same(open[i].at, at)) {
-    fault("lanes of one warp meet in different calls, " + std::string(open[i].call) + " " + place(open[i].at) + " and " + call, at);
+    fault("lanes of one warp meet in different calls, " + std::string(open[i].call) + " " + place(open[i].at) +
+              " and " + call,
+          at);
   }
   open[i].item[now % 32] = item;
   open[i].arrived |= bit;

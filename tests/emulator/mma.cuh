@@ -77,7 +77,8 @@ inline void ldmatrix_x2_trans(uint32_t (&r)[2], const void* row, emulator::Place
 
 inline uint32_t pack_bf16(float low, float high) { return bf16(low).bits | uint32_t(bf16(high).bits) << 16; }
 
-inline void copy_async(void* shared, const void* global, bool present = true, emulator::Place at = emulator::Place::current()) {
+inline void copy_async(void* shared, const void* global, bool present = true,
+                       emulator::Place at = emulator::Place::current()) {
   emulator::async_copy(shared, global, 16, present ? 16 : 0, at);
 }
 inline void copy_async_commit() { emulator::async_commit(); }

@@ -1,12 +1,12 @@
 // The emulator's own test: what it must compute, and the mistakes it must find. Prints what fails, exits 1.
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
 #include <vector>
-
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "cuda/launch.cuh"
 #include "cuda/mma.cuh"
@@ -26,10 +26,13 @@ void expect(bool right, const std::string& what) {
 template <class T>
 class Array {  // of the device, with its numbers at hand
  public:
-  explicit Array(size_t n) : n_(n), device_(open_device("cuda:0")), p_(static_cast<T*>(device_.allocate(n * sizeof(T)))) {
+  explicit Array(size_t n)
+      : n_(n), device_(open_device("cuda:0")), p_(static_cast<T*>(device_.allocate(n * sizeof(T)))) {
     device_.fill(p_, 0, n * sizeof(T));
   }
-  explicit Array(const std::vector<T>& values) : Array(values.size()) { device_.upload(p_, values.data(), n_ * sizeof(T)); }
+  explicit Array(const std::vector<T>& values) : Array(values.size()) {
+    device_.upload(p_, values.data(), n_ * sizeof(T));
+  }
   ~Array() { device_.free(p_, n_ * sizeof(T)); }
   Array(const Array&) = delete;
   T* data() const { return p_; }
@@ -185,7 +188,8 @@ void lanes() {
     vote_kernel<<<1, 100>>>(g_votes.data());
     const auto votes = g_votes.values();
     for (size_t t = 0; t < 70; ++t)
-      expect(votes[3 * t] == 35 && votes[3 * t + 1] == 2 && votes[3 * t + 2] == 2, "votes of a block that some have left");
+      expect(votes[3 * t] == 35 && votes[3 * t + 1] == 2 && votes[3 * t + 2] == 2,
+             "votes of a block that some have left");
   }
 }
 
@@ -215,14 +219,15 @@ void instructions() {
     const Array<float> g_out(64);
     relay_kernel<<<1, 64>>>(g_out.data());
     const auto out = g_out.values();
-    for (int i = 0; i < 64; ++i) expect(out[size_t(i)] == std::exp2(float(31 - i % 32 + i / 32)), "named barriers, ex2");
+    for (int i = 0; i < 64; ++i)
+      expect(out[size_t(i)] == std::exp2(float(31 - i % 32 + i / 32)), "named barriers, ex2");
   }
 }
 
 // ---- Products. ----
 
-__global__ void product_kernel(const bf16* g_a,  // [16,16]
-                               const bf16* g_b,  // [16,8]
+__global__ void product_kernel(const bf16* g_a,   // [16,16]
+                               const bf16* g_b,   // [16,8]
                                const bf16* g_bt,  // [8,16]
                                float* g_d) {      // [2][16,8]
   extern __shared__ __align__(16) unsigned char s_raw[];
@@ -295,7 +300,9 @@ __global__ void dynamic_kernel(int* g_out) {
   s_x[threadIdx.x] = g_out[threadIdx.x];
 }
 template <class T>
-__global__ void deduced_kernel(T* g_out, T x) { g_out[0] = x; }
+__global__ void deduced_kernel(T* g_out, T x) {
+  g_out[0] = x;
+}
 
 void misuse() {
   const Array<int> out(64);

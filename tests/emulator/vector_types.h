@@ -47,6 +47,8 @@ inline float3 make_float3(float x, float y, float z) { return {{x, y, z}}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {{x, y, z, w}}; }
 inline double2 make_double2(double x, double y) { return {{x, y}}; }
 inline ushort2 make_ushort2(unsigned short x, unsigned short y) { return {{x, y}}; }
-inline ushort4 make_ushort4(unsigned short x, unsigned short y, unsigned short z, unsigned short w) { return {{x, y, z, w}}; }
+inline ushort4 make_ushort4(unsigned short x, unsigned short y, unsigned short z, unsigned short w) {
+  return {{x, y, z, w}};
+}
 inline longlong2 make_longlong2(long long x, long long y) { return {{x, y}}; }
 inline ulonglong2 make_ulonglong2(unsigned long long x, unsigned long long y) { return {{x, y}}; }

@@ -1,4 +1,5 @@
-// The calls in which the lanes of a warp meet: shuffles, votes, reductions. A lane that reads one that is not there gets NaN.
+// The calls in which the lanes of a warp meet: shuffles, votes, reductions. A lane that reads one that is not there
+// gets NaN.
 #pragma once
 #include <bit>
 #include <cstdint>
@@ -40,7 +41,8 @@ void finish_vote(void* const* items, unsigned lanes, F&& f) {  // got = f(bits o
     const int l = std::countr_zero(rest);
     ballot |= unsigned(static_cast<Vote*>(items[l])->mine != 0) << l;
   }
-  for (unsigned rest = lanes; rest; rest &= rest - 1) static_cast<Vote*>(items[std::countr_zero(rest)])->got = f(ballot);
+  for (unsigned rest = lanes; rest; rest &= rest - 1)
+    static_cast<Vote*>(items[std::countr_zero(rest)])->got = f(ballot);
 }
 template <class T, class F>
 void finish_reduce(void* const* items, unsigned lanes, F&& f) {
@@ -63,7 +65,8 @@ inline uint64_t vote(unsigned mask, uint64_t x, Finish finish, const char* call,
 }  // namespace emulator
 
 inline void __syncwarp(unsigned mask = ~0u, emulator::Place at = emulator::Place::current()) {
-  emulator::meet(mask, "__syncwarp", nullptr, [](void* const*, unsigned) {}, at);
+  emulator::meet(
+      mask, "__syncwarp", nullptr, [](void* const*, unsigned) {}, at);
 }
 inline unsigned __activemask() { return emulator::live_lanes(); }
 
@@ -83,7 +86,8 @@ T __shfl_up_sync(unsigned mask, T x, unsigned delta, int width = 32, emulator::P
   return emulator::swap(mask, x, from < (lane & ~(width - 1)) ? lane : from, "__shfl_up_sync", at);
 }
 template <class T>
-T __shfl_down_sync(unsigned mask, T x, unsigned delta, int width = 32, emulator::Place at = emulator::Place::current()) {
+T __shfl_down_sync(unsigned mask, T x, unsigned delta, int width = 32,
+                   emulator::Place at = emulator::Place::current()) {
   const int lane = int(emulator::lane()), from = lane + int(delta);
   return emulator::swap(mask, x, from > (lane | (width - 1)) ? lane : from, "__shfl_down_sync", at);
 }
@@ -145,11 +149,17 @@ T __reduce_max_sync(unsigned mask, T x, emulator::Place at = emulator::Place::cu
 }
 inline unsigned __reduce_or_sync(unsigned mask, unsigned x, emulator::Place at = emulator::Place::current()) {
   return unsigned(emulator::vote(
-      mask, x, [](void* const* i, unsigned l) { emulator::finish_reduce<unsigned>(i, l, [](unsigned a, unsigned b) { return a | b; }); },
+      mask, x,
+      [](void* const* i, unsigned l) {
+        emulator::finish_reduce<unsigned>(i, l, [](unsigned a, unsigned b) { return a | b; });
+      },
       "__reduce_or_sync", at));
 }
 inline unsigned __reduce_and_sync(unsigned mask, unsigned x, emulator::Place at = emulator::Place::current()) {
   return unsigned(emulator::vote(
-      mask, x, [](void* const* i, unsigned l) { emulator::finish_reduce<unsigned>(i, l, [](unsigned a, unsigned b) { return a & b; }); },
+      mask, x,
+      [](void* const* i, unsigned l) {
+        emulator::finish_reduce<unsigned>(i, l, [](unsigned a, unsigned b) { return a & b; });
+      },
       "__reduce_and_sync", at));
 }
