@@ -27,6 +27,20 @@ inline unsigned blocks_for(int64_t n, int threads, std::source_location at = std
   return unsigned(blocks);
 }
 
+// The shared memory that a block may have on the current device, in bytes: 227 KiB on an H100, 163 on an A100, 99 on cards of
+// capability 8.6 and 8.9. What needs more takes another kernel there.
+inline int64_t most_shared_memory() {
+  int device = 0, bytes = 0;
+  cuda_check(cudaGetDevice(&device));
+  cuda_check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  return bytes;
+}
+// Before a launch with more dynamic shared memory than a kernel has unasked (48 KiB).
+template <class Kernel>
+void allow_shared(Kernel kernel, int64_t bytes) {
+  cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)));
+}
+
 // The element of this thread in such a grid.
 __device__ inline int64_t thread_index() { return int64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
 

@@ -42,9 +42,9 @@ __device__ LogSum<Acc<T>> merged(const LogSum<Acc<T>>& a, const LogSum<Acc<T>>& 
 }
 
 // log sum_v exp(g_row[v]) over `vectors` vectors, given to all threads of the block, each of which calls it. Their sums
-// are merged by a tree over the thread numbers: one order.
-template <int threads, class T, int n>
-__device__ Acc<T> log_sum_exp(const Vector<T, n>* g_row, int64_t vectors) {
+// are merged by a tree over the thread numbers: one order. keep(i, vector) is called by the thread that read vector i.
+template <int threads, class T, int n, class Keep>
+__device__ Acc<T> log_sum_exp(const Vector<T, n>* g_row, int64_t vectors, Keep keep) {
   using A = Acc<T>;
   constexpr int ahead = 4;  // vectors of a thread in flight
   LogSum<A> r;
@@ -54,9 +54,16 @@ __device__ Acc<T> log_sum_exp(const Vector<T, n>* g_row, int64_t vectors) {
 #pragma unroll
     for (int u = 0; u < ahead; ++u) r_v[u] = g_row[i + u * threads];
 #pragma unroll
-    for (int u = 0; u < ahead; ++u) add(r, r_v[u]);
+    for (int u = 0; u < ahead; ++u) {
+      keep(i + u * threads, r_v[u]);
+      add(r, r_v[u]);
+    }
   }
-  for (; i < vectors; i += threads) add(r, g_row[i]);
+  for (; i < vectors; i += threads) {
+    const Vector<T, n> r_v = g_row[i];
+    keep(i, r_v);
+    add(r, r_v);
+  }
 
   __shared__ A s_most[threads], s_sum[threads];
   __syncthreads();  // a row before this one may still be read
@@ -72,6 +79,10 @@ __device__ Acc<T> log_sum_exp(const Vector<T, n>* g_row, int64_t vectors) {
   }
   __syncthreads();
   return s_most[0] + math::log(s_sum[0]);
+}
+template <int threads, class T, int n>
+__device__ Acc<T> log_sum_exp(const Vector<T, n>* g_row, int64_t vectors) {
+  return log_sum_exp<threads>(g_row, vectors, [](int64_t, const Vector<T, n>&) {});
 }
 
 }  // namespace taper::cuda

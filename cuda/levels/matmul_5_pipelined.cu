@@ -82,14 +82,16 @@ __global__ __launch_bounds__(WarpTile::threads, 2) void pipelined_kernel(const b
 
 }  // namespace
 
-bool matmul_pipelined_takes(const Product& p) { return p.operands == Dtype::bf16 && whole_a(p) && whole_b(p); }
+bool matmul_pipelined_takes(const Product& p) {
+  return p.operands == Dtype::bf16 && whole_a(p) && whole_b(p) && shared_bytes <= most_shared_memory();
+}
 
 void matmul_pipelined(const Product& p) {
   with_types<true>(p, [&]<class T, class C, bool transpose_a, bool transpose_b>() {
     constexpr int64_t tile = WarpTile::tile;
     const dim3 grid(blocks_for((p.M + tile - 1) / tile * ((p.N + tile - 1) / tile), 1), unsigned(p.pieces));
     const auto kernel = pipelined_kernel<C, transpose_a, transpose_b>;
-    cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
+    allow_shared(kernel, shared_bytes);
     C* c = static_cast<C*>(p.c);
     kernel<<<grid, WarpTile::threads, shared_bytes, p.stream>>>(static_cast<const T*>(p.a), static_cast<const T*>(p.b),
                                                                 c, p.M, p.N, p.K, p.piece(), p.accumulate,

@@ -11,14 +11,6 @@
 namespace taper::kernels {
 namespace {
 
-// By what forward and backward both see: they must agree on how states are kept.
-bool fits_tensor_cores(const DeltaScanInputs& in, int64_t chunk) {
-  const int64_t K = in.q.size(3), V = in.v.size(3);
-  return in.q.dtype() == Dtype::bf16 && chunk == delta_bf16::rows && K % 16 == 0 && K <= 128 && V % 16 == 0 &&
-         in.q.numel() > 0 && V > 0 &&
-         cuda::vector_fits<bf16>(8, K, {in.q.data<bf16>(), in.k.data<bf16>(), in.v.data<bf16>()});
-}
-
 // Runs f with the number of keys that a tile has room for: few sizes, so that few kernels are compiled.
 template <class F>
 void with_keys(int64_t K, F&& f) {
@@ -26,6 +18,16 @@ void with_keys(int64_t K, F&& f) {
   else if (K <= 64) f.template operator()<64>();
   else if (K <= 96) f.template operator()<96>();
   else f.template operator()<128>();
+}
+
+// By what forward and backward both see: they must agree on how states are kept.
+bool fits_tensor_cores(const DeltaScanInputs& in, int64_t chunk) {
+  const int64_t K = in.q.size(3), V = in.v.size(3);
+  bool fits = in.q.dtype() == Dtype::bf16 && chunk == delta_bf16::rows && K % 16 == 0 && K <= 128 && V % 16 == 0 &&
+              in.q.numel() > 0 && V > 0 &&
+              cuda::vector_fits<bf16>(8, K, {in.q.data<bf16>(), in.k.data<bf16>(), in.v.data<bf16>()});
+  if (fits) with_keys(K, [&]<int keys>() { fits = delta_bf16::shared_bytes<keys>() <= cuda::most_shared_memory(); });
+  return fits;
 }
 
 void forward(const DeltaScanForward& a) {

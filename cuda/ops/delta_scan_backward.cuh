@@ -2,6 +2,8 @@
 // rest of every chunk at once. With T the inverse of I + B diag(beta) that the forward pass uses, l needs no other:
 //   l = T^T (beta w'),  w' = P^T dY + exp(G_L - G_j) K Z      (T^T diag(beta) = diag(beta) (I + diag(beta) B)^-T)
 #pragma once
+#include <algorithm>
+
 #include "cuda/ops/delta_scan_forward.cuh"
 #include "cuda/ops/delta_scan_gradients.cuh"
 
@@ -120,6 +122,13 @@ __global__ void __launch_bounds__(256, 1) d_states_kernel(View v, Prepared p, in
     }
   }
   if (works && g_d_initial) store_running<keys>(state, g_d_initial + bh * v.KV + column, v.K, v.V);
+}
+
+// What a block of either pass needs at most.
+template <int keys>
+constexpr int64_t shared_bytes() {
+  return std::max<int64_t>({prepare_shared_bytes<keys>(), walk_shared_bytes<keys>(most_columns / 16),
+                            int64_t(sizeof(GradientsShared<keys>))});
 }
 
 template <int keys>

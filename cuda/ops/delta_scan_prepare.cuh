@@ -283,7 +283,7 @@ __global__ void __launch_bounds__(128) prepare_kernel(View v, Prepared out) {
 // Launches `kernel` with more shared memory than a launch may have unasked.
 template <class... Params, class... Args>
 void launch(void (*kernel)(Params...), int64_t blocks, int threads, size_t bytes, Device& device, const Args&... args) {
-  cuda::cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)));
+  cuda::allow_shared(kernel, int64_t(bytes));
   kernel<<<cuda::blocks_for(blocks, 1), threads, bytes, cuda::stream_of(device)>>>(args...);
   cuda::cuda_check(cudaGetLastError());
 }

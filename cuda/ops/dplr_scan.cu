@@ -22,8 +22,6 @@
 namespace taper::kernels {
 namespace {
 
-constexpr int64_t most_shared = 227 << 10;  // bytes a block may have
-
 // Launches a plain kernel with a Piece in shared memory, or in a tensor where that is too small.
 template <class T, class Kernel, class Launch>
 void with_memory(const DplrScanInputs& in, bool backward, Kernel kernel, Launch launch) {
@@ -32,9 +30,9 @@ void with_memory(const DplrScanInputs& in, bool backward, Kernel kernel, Launch 
   const int64_t heads = in.r.size(0) * in.r.size(2), size = dplr_plain::Piece<A>::lay(K, V, backward, nullptr, nullptr);
   const int64_t bytes = size * int64_t(sizeof(A));
   Tensor memory;
-  if (bytes > most_shared) memory = Tensor(in.r.device(), {heads, size}, dtype_of<A>());
+  if (bytes > cuda::most_shared_memory()) memory = Tensor(in.r.device(), {heads, size}, dtype_of<A>());
   const int shared = memory ? 0 : int(bytes);
-  cuda::cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
+  cuda::allow_shared(kernel, shared);
   launch(cuda::blocks_for(heads, 1), shared, memory ? memory.template data<A>() : nullptr);
   cuda::cuda_check(cudaGetLastError());
 }
@@ -67,14 +65,16 @@ void plain_backward(const DplrScanBackward& g, const int* left_out) {
 // ---- tensor cores: bf16 with K = V = 64 in chunks of 64 ----
 
 bool fits_tiles(const DplrScanInputs& in, int64_t chunk) {
-  return in.r.dtype() == Dtype::bf16 && in.r.size(3) == dplr_tiles::channels && in.v.size(3) == dplr_tiles::channels &&
-         chunk == dplr_tiles::tokens;
+  using namespace dplr_tiles;
+  constexpr size_t bytes = std::max({sizeof(PrepareShared<false>), sizeof(WalkShared<false>), sizeof(GradientShared)});
+  return in.r.dtype() == Dtype::bf16 && in.r.size(3) == channels && in.v.size(3) == channels && chunk == tokens &&
+         int64_t(bytes) <= cuda::most_shared_memory();
 }
 
 // Launches with `Shared` as dynamic shared memory.
 template <class Shared, class... P>
 void launch(void (*kernel)(P...), int64_t grid, int threads, Device& device, std::type_identity_t<P>... p) {
-  cuda::cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(sizeof(Shared))));
+  cuda::allow_shared(kernel, int64_t(sizeof(Shared)));
   kernel<<<cuda::blocks_for(grid, 1), threads, sizeof(Shared), cuda::stream_of(device)>>>(p...);
   cuda::cuda_check(cudaGetLastError());
 }

@@ -23,14 +23,6 @@ void clear(const Tensor& t, cudaStream_t stream) {
 
 bool empty(const GlaScanInputs& in) { return in.v.size(0) * in.v.size(2) * in.v.size(3) * in.k.size(3) == 0; }
 
-bool on_tensor_cores(const GlaScanInputs& in, int64_t chunk, std::initializer_list<Tensor> others) {
-  const int64_t K = in.k.size(3), V = in.v.size(3);
-  if (in.v.dtype() != Dtype::bf16 || chunk != gla_bf16::tokens || K % 16 || V % 16 || K > 256) return false;
-  const auto aligned = [](const Tensor& t) { return !t || reinterpret_cast<uintptr_t>(t.data<void>()) % 16 == 0; };
-  return aligned(in.q) && aligned(in.k) && aligned(in.v) && aligned(in.log_a) && aligned(in.initial) &&
-         std::ranges::all_of(others, aligned);
-}
-
 // Calls f with the number of channels that shared memory is laid out for.
 template <class F>
 void with_keys(int64_t K, F f) {
@@ -40,6 +32,21 @@ void with_keys(int64_t K, F f) {
   else if (K <= 128) f.template operator()<128>();
   else if (K <= 192) f.template operator()<192>();
   else f.template operator()<256>();
+}
+
+bool on_tensor_cores(const GlaScanInputs& in, int64_t chunk, std::initializer_list<Tensor> others) {
+  const int64_t K = in.k.size(3), V = in.v.size(3);
+  if (in.v.dtype() != Dtype::bf16 || chunk != gla_bf16::tokens || K % 16 || V % 16 || K > 256) return false;
+  const auto aligned = [](const Tensor& t) { return !t || reinterpret_cast<uintptr_t>(t.data<void>()) % 16 == 0; };
+  bool fits = aligned(in.q) && aligned(in.k) && aligned(in.v) && aligned(in.log_a) && aligned(in.initial) &&
+              std::ranges::all_of(others, aligned);
+  if (fits)
+    with_keys(K, [&]<int keys>() {
+      using namespace gla_bf16;
+      fits = int64_t(std::max({sizeof(StatesShared<2>), sizeof(OutputShared<keys>), sizeof(GradientShared<keys>)})) <=
+             cuda::most_shared_memory();
+    });
+  return fits;
 }
 
 void forward(const GlaScanForward& a) {

@@ -389,7 +389,7 @@ __global__ void __launch_bounds__(threads, keys <= 96 ? 2 : 1)
 template <int keys>
 void launch_gradients_of(const Window& z, const GlaScanBackward& a, const Tensor& d_states, cudaStream_t stream) {
   constexpr int bytes = int(sizeof(GradientShared<keys>));
-  cuda::cuda_check(cudaFuncSetAttribute(gradients_kernel<keys>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+  cuda::allow_shared(gradients_kernel<keys>, bytes);
   gradients_kernel<keys><<<cuda::blocks_for(z.B * z.count * z.H, 1), threads, bytes, stream>>>(
       a.in.q.data<bf16>(), a.in.k.data<bf16>(), a.in.v.data<bf16>(), a.d_y ? a.d_y.data<bf16>() : nullptr,
       a.in.log_a.data<float>(), a.states.data<bf16>(), d_states.data<bf16>(), a.d_q.data<bf16>(), a.d_k.data<bf16>(),

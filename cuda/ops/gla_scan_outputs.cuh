@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(threads, keys <= 128 ? 2 : 1) outputs_kernel(c
 template <int keys>
 void launch_outputs_of(const Window& z, const GlaScanForward& a, cudaStream_t stream) {
   constexpr int bytes = int(sizeof(OutputShared<keys>));
-  cuda::cuda_check(cudaFuncSetAttribute(outputs_kernel<keys>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+  cuda::allow_shared(outputs_kernel<keys>, bytes);
   outputs_kernel<keys><<<cuda::blocks_for(z.B * z.count * z.H, 1), threads, bytes, stream>>>(
       a.in.q.data<bf16>(), a.in.k.data<bf16>(), a.in.v.data<bf16>(), a.in.log_a.data<float>(), a.states.data<bf16>(),
       a.y.data<bf16>(), z);

@@ -189,7 +189,7 @@ void launch_states_of(const Window& z, const Tensor& x, const Tensor& log_a, con
   const int64_t k_tiles = (z.K + channels - 1) / channels, v_tiles = (z.V + 32 * strips - 1) / (32 * strips);
   constexpr int bytes = int(sizeof(StatesShared<strips>));
   const auto kernel = states_kernel<strips, backwards>;
-  cuda::cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+  cuda::allow_shared(kernel, bytes);
   kernel<<<cuda::blocks_for(z.B * z.H * k_tiles * v_tiles, 1), 2 * group + 64 * strips, bytes, stream>>>(
       x.data<bf16>(), log_a.data<float>(), y ? y.data<bf16>() : nullptr, first ? first.data<float>() : nullptr,
       states.data<bf16>(), last ? last.data<float>() : nullptr, z);
@@ -200,13 +200,14 @@ void launch_states_of(const Window& z, const Tensor& x, const Tensor& log_a, con
 template <bool backwards>
 void launch_states(const Window& z, const Tensor& x, const Tensor& log_a, const Tensor& y, const Tensor& first,
                    const Tensor& states, const Tensor& last, cudaStream_t stream) {
-  const auto fits = [&](int strips) {
+  const auto fits = [&](int strips, size_t bytes) {
     const int64_t v_tiles = (z.V + 32 * strips - 1) / (32 * strips);
-    return v_tiles * 32 * strips - z.V < 64 && z.B * z.H * ((z.K + channels - 1) / channels) * v_tiles >= 96;
+    return v_tiles * 32 * strips - z.V < 64 && z.B * z.H * ((z.K + channels - 1) / channels) * v_tiles >= 96 &&
+           int64_t(bytes) <= cuda::most_shared_memory();
   };
-  if (fits(8)) launch_states_of<8, backwards>(z, x, log_a, y, first, states, last, stream);
-  else if (fits(6)) launch_states_of<6, backwards>(z, x, log_a, y, first, states, last, stream);
-  else if (fits(4)) launch_states_of<4, backwards>(z, x, log_a, y, first, states, last, stream);
+  if (fits(8, sizeof(StatesShared<8>))) launch_states_of<8, backwards>(z, x, log_a, y, first, states, last, stream);
+  else if (fits(6, sizeof(StatesShared<6>))) launch_states_of<6, backwards>(z, x, log_a, y, first, states, last, stream);
+  else if (fits(4, sizeof(StatesShared<4>))) launch_states_of<4, backwards>(z, x, log_a, y, first, states, last, stream);
   else launch_states_of<2, backwards>(z, x, log_a, y, first, states, last, stream);
 }
 

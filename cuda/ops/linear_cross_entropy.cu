@@ -1,9 +1,9 @@
 // linear_cross_entropy on CUDA: three matmuls a block of rows, and between them one kernel that turns logits into gradients.
 //   plan     logits of a block of rows by matmul; a thread block per row takes its log-sum-exp, then overwrites the row by
 //            factor * (softmax - onehot); the two gradients by matmul, the weight's added up over the blocks of rows
-//   grid     rows blocks of 512 threads
-//   traffic  a row is read twice and written once, the second read from L2: 132 rows of 128256 bf16 are 34 MB.
-//            16384 x 128256 in bf16: 8.4 GB, 2.8 ms beside 15 ms of products
+//   grid     rows blocks of 1024 threads
+//   traffic  a row is read and written once: what shared memory holds of it waits there, the rest (a fifth of 128256 bf16) is
+//            read again, from L2. 16384 x 128256 in bf16: 8.4 GB, 2.8 ms beside 15 ms of products
 //   limits   f32 f64 bf16, any V; 16-byte accesses where a row's bytes allow
 //   ceiling  HBM in bf16 (4.2e9 exponentials twice: 2.3 ms of special-function time)
 #include "tensor/ops/linear_cross_entropy.h"
@@ -19,19 +19,24 @@
 namespace taper::kernels {
 namespace {
 
-constexpr int threads = 512;
+constexpr int threads = 1024;
 
 template <class T, int n>
 __global__ __launch_bounds__(threads) void linear_cross_entropy_row_kernel(T* g_logits,              // [rows,V], then gradients
                                                                            const int32_t* g_labels,  // [rows]
                                                                            Acc<T>* g_nll,            // [rows]
-                                                                           int64_t V, Acc<T> factor, bool with_gradient) {
+                                                                           int64_t V, Acc<T> factor, bool with_gradient,
+                                                                           int kept) {  // vectors of a row
   using A = Acc<T>;
+  extern __shared__ __align__(16) unsigned char s_bytes[];
+  auto* s_row = reinterpret_cast<cuda::Vector<T, n>*>(s_bytes);
   const int64_t row = blockIdx.x;
   auto* g_row = reinterpret_cast<cuda::Vector<T, n>*>(g_logits + row * V);
   const int64_t vectors = V / n;
 
-  const A lse = cuda::log_sum_exp<threads, T, n>(g_row, vectors);
+  const A lse = cuda::log_sum_exp<threads>(g_row, vectors, [&](int64_t i, const cuda::Vector<T, n>& v) {
+    if (i < kept) s_row[i] = v;  // for the same thread
+  });
   const int32_t label = g_labels[row];
   const bool ignored = label == ignored_label, valid = 0 <= label && label < V;
   if (threadIdx.x == 0) g_nll[row] = ignored ? A(0) : valid ? lse - A(g_logits[row * V + label]) : A(NAN);
@@ -40,7 +45,7 @@ __global__ __launch_bounds__(threads) void linear_cross_entropy_row_kernel(T* g_
 
   const A scale = ignored ? A(0) : valid ? factor : A(NAN);
   for (int64_t i = threadIdx.x; i < vectors; i += threads) {
-    cuda::Vector<T, n> v = g_row[i];
+    cuda::Vector<T, n> v = i < kept ? s_row[i] : g_row[i];
 #pragma unroll
     for (int k = 0; k < n; ++k) {
       const A p = cuda::exponential<T>(A(v.at[k]) - lse);
@@ -54,10 +59,14 @@ template <class T>
 void gradients_of_rows(const Tensor& logits, const Tensor& labels, const Tensor& nll, double factor, bool with_gradient) {
   const int64_t rows = logits.size(0), V = logits.size(1);
   constexpr int n = 16 / int(sizeof(T));
-  const auto kernel = cuda::vector_fits<T>(n, V, {logits.data<T>()}) ? linear_cross_entropy_row_kernel<T, n>
-                                                                     : linear_cross_entropy_row_kernel<T, 1>;
-  kernel<<<cuda::blocks_for(rows, 1), threads, 0, cuda::stream_of(logits.device())>>>(
-      logits.data<T>(), labels.data<int32_t>(), nll.data<Acc<T>>(), V, Acc<T>(factor), with_gradient);
+  const bool wide = cuda::vector_fits<T>(n, V, {logits.data<T>()});
+  const auto kernel = wide ? linear_cross_entropy_row_kernel<T, n> : linear_cross_entropy_row_kernel<T, 1>;
+  const int64_t vector = int64_t(sizeof(T)) * (wide ? n : 1);
+  const int64_t most_kept = cuda::most_shared_memory() - 2 * threads * int64_t(sizeof(Acc<T>));  // beside log_sum_exp's
+  const int kept = with_gradient ? int(std::min(V * int64_t(sizeof(T)), most_kept) / vector) : 0, shared = kept * int(vector);
+  cuda::allow_shared(kernel, shared);
+  kernel<<<cuda::blocks_for(rows, 1), threads, shared, cuda::stream_of(logits.device())>>>(
+      logits.data<T>(), labels.data<int32_t>(), nll.data<Acc<T>>(), V, Acc<T>(factor), with_gradient, kept);
   cuda::cuda_check(cudaGetLastError());
 }
 

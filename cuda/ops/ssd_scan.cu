@@ -10,20 +10,22 @@
 namespace taper::kernels {
 namespace {
 
-// The tensor-core kernels move 16 bytes at a time and hold at most 256 rows of a state. The states they leave for the
-// backward are theirs, [P,N] each: both passes must decide alike, by the inputs alone.
-bool fits_tensor_cores(const SsdScanInputs& in, int64_t chunk) {
-  if (in.x.dtype() != Dtype::bf16 || chunk != ssd::rows || in.x.numel() == 0) return false;
-  const int64_t P = in.x.size(3), N = in.b.size(3);
-  bool fits = P % 8 == 0 && N % 8 == 0 && N >= 8 && N <= 256;
-  for (const Tensor& t : {in.x, in.b, in.c}) fits = fits && reinterpret_cast<uintptr_t>(t.data<void>()) % 16 == 0;
-  return fits;
-}
 template <class F>
 void with_rows(int64_t N, F f) {  // f with N rounded up to what is compiled
   if (N <= 64) f.template operator()<64>();
   else if (N <= 128) f.template operator()<128>();
   else f.template operator()<256>();
+}
+
+// The tensor-core kernels move 16 bytes at a time and hold at most 256 rows of a state. The states they leave for the
+// backward are theirs, [P,N] each: both passes must decide alike, by the inputs and the device alone.
+bool fits_tensor_cores(const SsdScanInputs& in, int64_t chunk) {
+  if (in.x.dtype() != Dtype::bf16 || chunk != ssd::rows || in.x.numel() == 0) return false;
+  const int64_t P = in.x.size(3), N = in.b.size(3);
+  bool fits = P % 8 == 0 && N % 8 == 0 && N >= 8 && N <= 256;
+  for (const Tensor& t : {in.x, in.b, in.c}) fits = fits && reinterpret_cast<uintptr_t>(t.data<void>()) % 16 == 0;
+  if (fits) with_rows(N, [&]<int rows>() { fits = ssd::shared_bytes<rows>() <= cuda::most_shared_memory(); });
+  return fits;
 }
 
 void forward(const SsdScanForward& a) {

@@ -1,5 +1,7 @@
 // ssd_scan backward with tensor cores: d states walk back through the chunks; then everything else, all chunks at once.
 #pragma once
+#include <algorithm>
+
 #include "cuda/ops/ssd_scan_forward.cuh"
 
 namespace taper::kernels::ssd {
@@ -615,6 +617,13 @@ __global__ void __launch_bounds__(256)
       make_uint2(cuda::pack_bf16(sum.x, sum.y), cuda::pack_bf16(sum.z, sum.w));
 }
 
+// What a block of either pass needs at most.
+template <int N>
+constexpr int64_t shared_bytes() {
+  return std::max({sizeof(ForwardMemory<N>), sizeof(ReverseMemory<N>), sizeof(GradientMemory<N, true>),
+                   N == 256 ? 0 : sizeof(GradientMemory<N, false>)});
+}
+
 template <int N>
 void launch_backward(const SsdScanBackward& a) {
   Device& device = a.device();
@@ -625,7 +634,7 @@ void launch_backward(const SsdScanBackward& a) {
                                                                             : a.d_y;
   const Tensor d_states = empty_like(a.states), d_d(device, {v.B, v.chunks, v.H}, Dtype::f32);
   constexpr int reverse_bytes = int(sizeof(ReverseMemory<N>));
-  allow_shared(reverse_kernel<N>, reverse_bytes);
+  take_shared(reverse_kernel<N>, reverse_bytes);
   reverse_kernel<N><<<cuda::blocks_for(walks_of(v), 1), walk_threads, reverse_bytes, stream>>>(
       v, d_y.data<bf16>(), a.d_final ? a.d_final.data<float>() : nullptr, d_states.data<bf16>(),
       a.d_initial ? a.d_initial.data<float>() : nullptr);
@@ -650,7 +659,7 @@ void launch_backward(const SsdScanBackward& a) {
                      .splits = splits};
   auto launch = [&](auto many) {
     constexpr int bytes = int(sizeof(GradientMemory<N, many()>));
-    allow_shared(gradient_kernel<N, many()>, bytes);
+    take_shared(gradient_kernel<N, many()>, bytes);
     gradient_kernel<N, many()>
         <<<cuda::blocks_for(chunks * splits, 1), GradientShare<many()>::threads, bytes, stream>>>(v, to);
     cuda::cuda_check(cudaGetLastError());

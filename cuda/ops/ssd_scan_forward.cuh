@@ -267,7 +267,7 @@ template <int N>
 void launch_forward(const SsdScanForward& a) {
   constexpr int bytes = int(sizeof(ForwardMemory<N>));
   const View<bf16> v(a.in, a.chunk);
-  allow_shared(forward_kernel<N>, bytes);
+  take_shared(forward_kernel<N>, bytes);
   forward_kernel<N><<<cuda::blocks_for(walks_of(v), 1), walk_threads, bytes, cuda::stream_of(a.device())>>>(
       v, a.states.data<bf16>(), a.y.data<bf16>(), a.final.data<float>());
   cuda::cuda_check(cudaGetLastError());

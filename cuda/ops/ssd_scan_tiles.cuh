@@ -52,8 +52,8 @@ __device__ inline void load_right_transposed(uint32_t (&f)[4], const bf16* s_til
 
 // Before a launch: `bytes` of shared memory to a block, and all of the multiprocessor's for as many blocks as fit.
 template <class Kernel>
-void allow_shared(Kernel kernel, int bytes) {
-  cuda::cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+void take_shared(Kernel kernel, int bytes) {
+  cuda::allow_shared(kernel, bytes);
   cuda::cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100));  // per cent
 }
 

@@ -31,7 +31,7 @@ namespace emulator {
 
 using Place = std::source_location;
 
-constexpr size_t most_shared = 232448;            // bytes of a block on an H100
+extern const size_t most_shared;                  // bytes of a block: an H100's, or TAPER_EMULATOR_SHARED
 constexpr size_t most_shared_unasked = 48 << 10;  // without cudaFuncSetAttribute; also the most of static arrays
 
 [[noreturn]] void fault(const std::string& what, Place at);  // names the kernel, the block and the thread

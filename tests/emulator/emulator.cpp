@@ -5,6 +5,7 @@
 //   1        backwards
 //   2, 3...  shuffled, by this seed
 //   unset    the three in turn, launch by launch: repeating a launch repeats it in another order
+// TAPER_EMULATOR_SHARED: bytes of shared memory a block may have; unset: 232448, an H100's. 101376 is an RTX 4090's.
 // Copies of cp.async are done when begun in order 1, else as late as the waits allow.
 #include <sys/mman.h>
 
@@ -515,6 +516,11 @@ void check_launch_bounds(unsigned most, Place at) {
               std::to_string(most),
           at);
 }
+
+const size_t most_shared = [] {
+  const char* wanted = std::getenv("TAPER_EMULATOR_SHARED");
+  return wanted ? size_t(std::atoll(wanted)) : size_t(232448);
+}();
 
 void declare_shared(void* p, size_t bytes, Place at) {
   std::memset(p, 0xff, bytes);
