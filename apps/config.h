@@ -50,6 +50,7 @@ struct TrainConfig {
   double clip = 1.0;                  // of the global norm; 0: off
   int64_t bptt_segments = 1;          // a sequence in so many consecutive segments, the state handed on
   bool bptt_truncate = true;          // gradients end at a segment's beginning, and so does its memory; false: they flow on
+  bool recompute = true;              // norms, convolutions and gates are made again in backward, not kept: less memory, same numbers
   bool operator==(const TrainConfig&) const = default;
 };
 

@@ -88,6 +88,7 @@ void each_key(C& c, V&& v) {
     v("clip", c.train.clip, count);
     v("bptt_segments", c.train.bptt_segments, size);
     v("bptt_truncate", c.train.bptt_truncate, any);
+    v("recompute", c.train.recompute, any);
   }
   if (v.section("optimizer")) {
     v("lr", c.optimizer.lr, count);

@@ -59,6 +59,7 @@ Tensor Trainer::walk(const Batch& batch, double weight, int64_t step, int64_t mi
   const Tensor one = full(device, {}, model.dtype, 1);
   const auto part = [&](Tape& tape, const Tensor& ids, const Tensor& labels, const Packing& packing, ModelState* state, uint64_t segment) {
     tape.watch = watch;
+    tape.recompute = config.train.recompute;
     const Random dropout(draws, segment);
     return model.loss(tape, ids, labels, packing, {.factor = weight, .state = state, .dropout = &dropout}).loss;
   };

@@ -199,6 +199,11 @@ Var record(const Op& op, std::vector<Var> inputs, const Tensor& out, Backward ba
   return record(op, std::move(inputs), std::vector<Tensor>{out}, std::move(backward))[0];
 }
 
+Var recomputed(Var y, std::function<Tensor()> again) {
+  if (y.tape && y.tape->recompute) y.again = std::move(again);
+  return y;
+}
+
 std::map<std::string, Tensor> backward(const std::vector<Var>& outputs, const std::vector<Tensor>& seeds,
                                        const BackwardOptions& options) {
   check(!outputs.empty() && outputs.size() == seeds.size(), "backward: want one seed for each output; got {} and {}",

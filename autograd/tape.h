@@ -30,12 +30,27 @@ struct Var {
   Tensor value;
   Tape* tape = nullptr;
   int node = -1, output = 0;
+  // Where the tape recomputes and the op is a cheap one: makes the value again, the same bits.
+  std::function<Tensor()> again = {};
   bool tracked() const { return tape != nullptr; }
   explicit operator bool() const { return bool(value); }
   const Shape& shape() const { return value.shape(); }
   int64_t size(int i) const { return value.size(i); }
 };
 inline Var constant(Tensor value) { return {std::move(value)}; }
+
+// What a rule keeps of an input for the backward pass: its value, or how to make it again there.
+class Saved {
+ public:
+  explicit Saved(const Var& v) : again_(v.again) {
+    if (!again_) value_ = v.value;
+  }
+  Tensor get() const { return again_ ? again_() : value_; }
+
+ private:
+  std::function<Tensor()> again_;
+  Tensor value_;
+};
 
 struct Edge {  // whose output fed this input; -1: a constant or absent
   int node = -1, output = 0;
@@ -82,6 +97,9 @@ class Tape {
 
   std::vector<Node> nodes;
   std::string scope;
+  // Less memory for more time: values of cheap ops (norms, convolutions, gates) are not kept for the backward pass but made
+  // again in it, from what their own rules keep.
+  bool recompute = false;
   // If set, called with each value as it is recorded ("layers.0.mixer/matmul.c"): for finding where a
   // number went bad. It sees; it cannot change anything.
   std::function<void(const std::string& value, const Tensor&)> watch;
@@ -110,6 +128,9 @@ class Scope {
 Var record(const Op& op, std::vector<Var> inputs, const Tensor& out, Backward backward);
 std::vector<Var> record(const Op& op, std::vector<Var> inputs, const std::vector<Tensor>& outs,
                         Backward backward);
+
+// y, with how to make its value again, if its tape recomputes.
+Var recomputed(Var y, std::function<Tensor()> again);
 
 struct LedgerEntry {  // what one edge carried
   std::string edge;

@@ -27,9 +27,14 @@ ConvResult causal_conv1d(const Var& x, const Var& weight, const Var& bias, const
           "causal_conv1d: all inputs must have the dtype of x, {}{}; got {}", name(v.dtype()),
           v.dtype() == Dtype::bf16 ? ", but weight and bias f32" : "", name(other->value.dtype()));
   check_packing("causal_conv1d", packing, B, T);
-  const Tensor y = empty_like(v), tail(v.device(), {B, W - 1, D}, v.dtype());
-  kernels::causal_conv1d_forward({.x = v, .weight = w, .bias = bias.value, .history = history.value, .y = y,
-                                  .tail = tail, .packing = packing, .with_silu = with_silu});
+  const Tensor tail(v.device(), {B, W - 1, D}, v.dtype());
+  const auto forward = [v, w, b = bias.value, h = history.value, tail, packing, with_silu] {
+    const Tensor y = empty_like(v);
+    kernels::causal_conv1d_forward({.x = v, .weight = w, .bias = b, .history = h, .y = y, .tail = tail, .packing = packing,
+                                    .with_silu = with_silu});
+    return y;
+  };
+  const Tensor y = forward();
 
   const std::vector<Var> outs = record(
       op, {x, weight, bias, history}, {y, tail},
@@ -48,7 +53,7 @@ ConvResult causal_conv1d(const Var& x, const Var& weight, const Var& bias, const
         if (d_b) flow.to("bias", d_b);
         if (d_h) flow.to("history", d_h);
       });
-  return {outs[0], outs[1]};
+  return {recomputed(outs[0], forward), outs[1]};
 }
 
 }  // namespace taper

@@ -148,8 +148,9 @@ Var transpose(const Var& x) {
 
 Var reshape(const Var& x, const std::vector<int64_t>& sizes) {
   check(bool(x), "reshape: x must be present; it is absent");
-  return record(reshape_op, {x}, x.value.reshape(sizes),
-                [shape = x.shape()](Flow& flow) { flow.to("x", flow.from("y").reshape(shape)); });
+  Var y = record(reshape_op, {x}, x.value.reshape(sizes), [shape = x.shape()](Flow& flow) { flow.to("x", flow.from("y").reshape(shape)); });
+  if (x.again) y.again = [again = x.again, sizes] { return again().reshape(sizes); };
+  return y;
 }
 
 }  // namespace taper

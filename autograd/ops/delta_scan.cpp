@@ -41,7 +41,12 @@ DeltaResult delta_scan(const DeltaInputs& in, const Packing& packing, int64_t ch
   kernels::delta_scan_forward(
       {.in = inputs, .y = y, .final = final, .states = states, .errors = errors, .chunk = chunk});
 
-  const auto out = record(op, {in.q, in.k, in.v, in.log_a, in.beta, in.initial}, {y, final}, [=](Flow& flow) {
+  kernels::DeltaScanInputs others = inputs;
+  others.q = others.k = others.v = {};
+  const auto out = record(op, {in.q, in.k, in.v, in.log_a, in.beta, in.initial}, {y, final},
+                          [=, q = Saved(in.q), k = Saved(in.k), v = Saved(in.v)](Flow& flow) {
+    kernels::DeltaScanInputs inputs = others;
+    inputs.q = q.get(), inputs.k = k.get(), inputs.v = v.get();
     const kernels::DeltaScanBackward d{.in = inputs,
                                        .states = states,
                                        .errors = errors,

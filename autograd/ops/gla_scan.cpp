@@ -35,7 +35,12 @@ GlaResult gla_scan(const GlaInputs& in, double scale, const Packing& packing, in
   const Tensor states = chunk ? Tensor(device, {B, (T + chunk - 1) / chunk, H, K, V}, v.dtype()) : Tensor{};
   kernels::gla_scan_forward({.in = inputs, .y = y, .final = final, .states = states, .chunk = chunk});
 
-  const auto out = record(op, {in.q, in.k, in.v, in.log_a, in.initial}, {y, final}, [=](Flow& flow) {
+  kernels::GlaScanInputs others = inputs;
+  others.q = others.k = others.v = {};
+  const auto out = record(op, {in.q, in.k, in.v, in.log_a, in.initial}, {y, final},
+                          [=, q = Saved(in.q), k = Saved(in.k), v = Saved(in.v)](Flow& flow) {
+    kernels::GlaScanInputs inputs = others;
+    inputs.q = q.get(), inputs.k = k.get(), inputs.v = v.get();
     const kernels::GlaScanBackward d{.in = inputs,
                                      .states = states,
                                      .d_y = flow.has("y") ? flow.from("y") : Tensor{},

@@ -16,10 +16,16 @@ Var l2_norm(const Var& x, double eps) {
   const Tensor r(v.device(), {v.numel() / v.size(-1)}, wide(v.dtype()));
   kernels::l2_norm_forward({.x = v, .y = y, .r = r, .eps = eps});
 
-  return record(op, {x}, y, [v, r](Flow& flow) {
-    const Tensor d_x = empty_like(v);
+  const Saved saved(x);
+  const Var out = record(op, {x}, y, [saved, r](Flow& flow) {
+    const Tensor v = saved.get(), d_x = empty_like(v);
     kernels::l2_norm_backward({.x = v, .r = r, .d_y = flow.from("y"), .d_x = d_x});
     flow.to("x", d_x);
+  });
+  return recomputed(out, [saved, r, eps] {
+    const Tensor v = saved.get(), y = empty_like(v);
+    kernels::l2_norm_forward({.x = v, .y = y, .r = r, .eps = eps});
+    return y;
   });
 }
 

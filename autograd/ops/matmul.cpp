@@ -30,15 +30,16 @@ Var matmul(const Var& a, const Var& b, Transposes transposes) {
   const Tensor c(va.device(), shape, va.dtype());
   kernels::matmul({.a = va, .b = vb, .c = c, .transpose_a = ta, .transpose_b = tb});
 
-  return record(op, {a, b}, c, [va, vb, ta, tb](Flow& flow) {
+  return record(op, {a, b}, c, [a = Saved(a), shape_a = va.shape(), vb, ta, tb](Flow& flow) {
     const Tensor& d_c = flow.from("c");
     if (flow.wants("a")) {
-      const Tensor d_a = empty_like(va);
+      const Tensor d_a(vb.device(), shape_a, vb.dtype());
       if (ta) kernels::matmul({.a = vb, .b = d_c, .c = d_a, .transpose_a = tb, .transpose_b = true});
       else kernels::matmul({.a = d_c, .b = vb, .c = d_a, .transpose_a = false, .transpose_b = !tb});
       flow.to("a", d_a);
     }
     if (flow.wants("b")) {
+      const Tensor va = a.get();
       const Tensor d_b(vb.device(), vb.shape(), wide(vb.dtype()));  // a weight's, as a rule: f32 as it was summed
       if (tb) kernels::matmul({.a = d_c, .b = va, .c = d_b, .transpose_a = true, .transpose_b = ta});
       else kernels::matmul({.a = va, .b = d_c, .c = d_b, .transpose_a = !ta, .transpose_b = false});
@@ -75,8 +76,8 @@ std::vector<Var> project(const Var& x, const std::vector<Var>& weights) {
   }
   inputs.resize(most + 1);
 
-  std::vector<Var> outs = record(project_op, inputs, outputs, [v, w](Flow& flow) {
-    Tensor d_x;
+  std::vector<Var> outs = record(project_op, inputs, outputs, [x = Saved(x), shape = v.shape(), w](Flow& flow) {
+    Tensor v, d_x;
     for (size_t i = 0; i < w.size(); ++i) {
       if (!flow.has(output_edges[i])) {  // a product that no loss looked at
         if (flow.wants(weight_edges[i])) flow.to(weight_edges[i], zeros(w[i].device(), w[i].shape(), wide(w[i].dtype())));
@@ -85,10 +86,11 @@ std::vector<Var> project(const Var& x, const std::vector<Var>& weights) {
       const Tensor& d_y = flow.from(output_edges[i]);
       if (flow.wants("x")) {
         const bool first = !d_x;
-        if (first) d_x = empty_like(v);
+        if (first) d_x = Tensor(d_y.device(), shape, d_y.dtype());
         kernels::matmul({.a = d_y, .b = w[i], .c = d_x, .accumulate = !first});
       }
       if (!flow.wants(weight_edges[i])) continue;
+      if (!v) v = x.get();
       const Tensor d_w(w[i].device(), w[i].shape(), wide(w[i].dtype()));
       kernels::matmul({.a = d_y, .b = v, .c = d_w, .transpose_a = true});
       flow.to(weight_edges[i], d_w);

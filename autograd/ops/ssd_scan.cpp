@@ -38,7 +38,11 @@ SsdResult ssd_scan(const SsdInputs& in, const Packing& packing, int64_t chunk) {
   const Tensor states = chunk ? Tensor(device, {B, (T + chunk - 1) / chunk, H, N, P}, x.dtype()) : Tensor{};
   kernels::ssd_scan_forward({.in = inputs, .y = y, .final = final, .states = states, .chunk = chunk});
 
-  const auto out = record(op, {in.x, in.log_a, in.b, in.c, in.dt, in.d, in.initial}, {y, final}, [=](Flow& flow) {
+  kernels::SsdScanInputs others = inputs;
+  others.x = {};
+  const auto out = record(op, {in.x, in.log_a, in.b, in.c, in.dt, in.d, in.initial}, {y, final}, [=, x = Saved(in.x)](Flow& flow) {
+    kernels::SsdScanInputs inputs = others;
+    inputs.x = x.get();
     auto like = [](const Tensor& t) { return t ? empty_like(t) : Tensor{}; };
     const kernels::SsdScanBackward d{.in = inputs,
                                      .states = states,

@@ -128,6 +128,27 @@ TEST_CASE("trainer: segments that are not truncated equal one long pass; truncat
   CHECK(peak(4) < 0.4 * double(peak(1)));
 }
 
+TEST_CASE("trainer: values made again in backward are the ones kept, and take less memory") {
+  for (const char* arch : {"mamba2", "gdn", "gla", "retnet", "rwkv7"}) {
+    const auto set = [&](bool recompute) {
+      return std::vector{std::string("model.arch=") + arch, std::string("model.head_dim=0"), fmt::format("train.recompute={}", recompute)};
+    };
+    const auto trained = [&](bool recompute) {
+      Trainer t = make(config(2, 1, set(recompute)));
+      for (int i = 0; i < 3; ++i) t.step();
+      return weights(t);
+    };
+    CHECK(trained(true) == trained(false));
+    const auto peak = [&](bool recompute) {
+      std::vector<std::string> keys = set(recompute);
+      for (const char* key : {"model.d_model=64", "model.layers=2", "data.sequence=256"}) keys.push_back(key);
+      return plan_run(config(2, 1, keys)).step_peak;
+    };
+    CAPTURE(arch);
+    CHECK(peak(true) < 0.9 * double(peak(false)));
+  }
+}
+
 TEST_CASE("trainer: any number of threads gives the same bits, and the loss falls") {
   const int before = thread_count();
   std::vector<std::vector<double>> results;
