@@ -341,7 +341,8 @@ bool matmul_wgmma_runs() {
 }
 
 bool matmul_wgmma_takes(const Product& p) {
-  return p.operands == Dtype::bf16 && whole_a(p) && whole_b(p) && whole_16_bytes(p.c, p.N) &&
+  constexpr int64_t most = INT32_MAX - 512;  // places along a side are ints, up to the end of its last tiles
+  return p.operands == Dtype::bf16 && p.M <= most && p.N <= most && p.K <= most && whole_a(p) && whole_b(p) && whole_16_bytes(p.c, p.N) &&
          !(p.transpose_a && p.transpose_b) && matmul_wgmma_runs();
 }
 

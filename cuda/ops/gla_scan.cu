@@ -3,7 +3,7 @@
 // other dtype and shape: gla_scan_plain.cuh.
 //   grid     states: heads, times K/64 and V/64; outputs and gradients: chunks and heads
 //   traffic  forward 101 + 139 MB at (B,T,H,K,V) = (8,2048,4,96,192), backward 101 + 251: each input twice, states once
-//   limits   tensor cores: K and V multiples of 16, K to 256; plain: f32 f64 bf16, any B T H K V and chunk
+//   limits   tensor cores: K and V multiples of 16, K to 256, H K below 2^25; plain: f32 f64 bf16, any B T H K V and chunk
 //   ceiling  HBM bandwidth: 80 us forward, 117 us backward at 3 TB/s
 #include <algorithm>
 
@@ -37,6 +37,7 @@ void with_keys(int64_t K, F f) {
 bool on_tensor_cores(const GlaScanInputs& in, int64_t chunk, std::initializer_list<Tensor> others) {
   const int64_t K = in.k.size(3), V = in.v.size(3);
   if (in.v.dtype() != Dtype::bf16 || chunk != gla_bf16::tokens || K % 16 || V % 16 || K > 256) return false;
+  if (in.v.size(2) * K > INT32_MAX / gla_bf16::tokens) return false;  // places inside a chunk are ints there
   const auto aligned = [](const Tensor& t) { return !t || reinterpret_cast<uintptr_t>(t.data<void>()) % 16 == 0; };
   bool fits = aligned(in.q) && aligned(in.k) && aligned(in.v) && aligned(in.log_a) && aligned(in.initial) &&
               std::ranges::all_of(others, aligned);

@@ -50,6 +50,17 @@ void refuses_another_shape() {
                "accumulate: d must be f32 [2]; got f64 [2]");
 }
 
+// Of its inputs, so that they stay.
+Example added(const Shape& shape) {
+  return {.name = shape.text(),
+          .inputs = {{.edge = "sum", .shape = shape}, {.edge = "d", .shape = shape}},
+          .build = [](const std::vector<Var>& in, const Packing&) {
+            const Tensor sum = clone(in[0].value);
+            kernels::accumulate({.sum = sum, .d = in[1].value});
+            return std::vector{constant(sum)};
+          }};
+}
+
 const RegisterCase registered{{
     .room = "accumulate",
     .ops = {},
@@ -57,6 +68,7 @@ const RegisterCase registered{{
     .checks = {{"adds each element once", adds_each_element_once},
                {"takes nothing and scalars", takes_nothing_and_scalars},
                {"refuses another shape", refuses_another_shape}},
+    .huge = {added({huge_rows(1024), 1024})},
 }};
 
 }  // namespace

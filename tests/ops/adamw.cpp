@@ -174,6 +174,19 @@ void refuses_a_gradient_of_another_shape() {
                "adamw: gradient and moments must be f32 [2,3] like the value; got f32 [3,2]");
 }
 
+// One step, value and moments on copies of the inputs.
+Example stepped(const Shape& shape) {
+  return {.name = shape.text(),
+          .inputs = {{.edge = "value", .shape = shape, .fill = uniform(0.1, 1)}, {.edge = "gradient", .shape = shape}},
+          .build = [](const std::vector<Var>& in, const Packing&) {
+            Run run({1}, Dtype::f32, {0});
+            run.value = clone(in[0].value), run.moment1 = clone(in[1].value), run.moment2 = clone(in[0].value);
+            run.step(in[1].value, 1e-2, 0.1);
+            return std::vector{constant(run.value), constant(run.moment1), constant(run.moment2)};
+          },
+          .timed_outputs = {0, 1, 2}};
+}
+
 const RegisterCase registered{{
     .room = "adamw",
     .ops = {},
@@ -186,6 +199,7 @@ const RegisterCase registered{{
                {"many tensors are each alone", many_tensors_are_each_alone},
                {"threads change no bit", threads_change_no_bit},
                {"refuses a gradient of another shape", refuses_a_gradient_of_another_shape}},
+    .huge = {stepped({huge_rows(1024), 1024})},
 }};
 
 }  // namespace

@@ -148,6 +148,8 @@ const RegisterCase registered{{
                {"b may be wide", b_may_be_wide},
                {"a sum passes its gradient on", a_sum_passes_its_gradient_on},
                {"refuses what does not broadcast", refuses_what_does_not_broadcast}},
+    .huge = {example(functions()[2], {huge_rows(1024), 1024}, {huge_rows(1024), 1024}),
+             example(functions()[2], {huge_rows(768), 768}, {768}, true)},
 }};
 
 }  // namespace

@@ -106,6 +106,7 @@ const RegisterCase registered{{
                {"a weight of zeros changes no bit", a_weight_of_zeros_changes_no_bit},
                {"bf16 keeps its sums in f32", bf16_keeps_its_sums_in_f32},
                {"refuses shapes that do not match", refuses_shapes_that_do_not_match}},
+    .huge = {example(huge_rows(64 * 12 * 64), 64, 12, 64, 64)},
 }};
 
 }  // namespace

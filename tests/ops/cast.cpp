@@ -100,6 +100,7 @@ const RegisterCase registered{{
                {"a wide gradient is passed on", a_wide_gradient_is_passed_on},
                {"every length is cast", every_length_is_cast},
                {"refuses integers", refuses_integers}},
+    .huge = {example({huge_rows(1024), 1024}, Dtype::f32)},
 }};
 
 }  // namespace

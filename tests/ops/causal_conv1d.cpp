@@ -173,6 +173,8 @@ const RegisterCase registered{{
                {"segments equal one pass", segments_equal_one_pass},
                {"the tail alone has a gradient", the_tail_alone_has_a_gradient},
                {"refuses shapes that do not match", refuses_shapes_that_do_not_match}},
+    .huge = {example({.B = huge_rows(64 * 1792), .T = 64, .D = 1792, .W = 4, .history = false}),
+             example({.B = huge_rows(64 * 1001), .T = 64, .D = 1001, .W = 3, .history = false})},
 }};
 
 }  // namespace

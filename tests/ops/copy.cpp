@@ -1,4 +1,5 @@
 // copy: split, concat, transpose and reshape, and that the inverses undo each other.
+#include <algorithm>
 #include <numeric>
 
 #include "tests/support/expect.h"
@@ -100,6 +101,17 @@ void refuses_sizes_that_do_not_fit() {
 
 const double moved = 4.0 * 2048 * 3352;  // in_proj's output at d_model 768
 
+// Columns taken apart and put together again in another order.
+Example reordered_example(const Shape& shape, const Sizes& sizes) {
+  return {.name = fmt::format("reorder {} parts of {}", sizes.size(), shape.text()),
+          .inputs = {{.edge = "x", .shape = shape}},
+          .build = [sizes](const std::vector<Var>& in, const Packing&) {
+            std::vector<Var> parts = split(in[0], sizes);
+            std::reverse(parts.begin(), parts.end());
+            return std::vector{concat(parts)};
+          }};
+}
+
 const RegisterCase registered{{
     .room = "copy",
     .ops = {"split", "split_rows", "concat", "transpose", "reshape"},
@@ -134,6 +146,7 @@ const RegisterCase registered{{
                {"transposes every matrix", transposes_every_matrix},
                {"reshape shares memory", reshape_shares_memory},
                {"refuses sizes that do not fit", refuses_sizes_that_do_not_fit}},
+    .huge = {reordered_example({huge_rows(1000), 1000}, {104, 896}), transpose_example({huge_rows(65 * 96), 65, 96})},
 }};
 
 }  // namespace

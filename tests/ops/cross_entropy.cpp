@@ -121,6 +121,18 @@ void refuses_wrong_types() {
                "cross_entropy: logits must be f32 or f64; got bf16");
 }
 
+// With the labels as an input, so that they are cut with the rows.
+Example labelled(int64_t rows, int64_t V) {
+  return {.name = fmt::format("[{},{}]", rows, V),
+          .inputs = {{.edge = "logits", .shape = {rows, V}, .fill = normal(0, 2)},
+                     {.edge = "labels", .shape = {rows}, .fill = whole_numbers(0, double(V - 1)), .wide = true}},
+          .build = [](const std::vector<Var>& in, const Packing&) {
+            const std::vector<double> labels = to_doubles(in[1].value);
+            return std::vector{cross_entropy(in[0], from_host(in[0].value.device(), in[1].shape(),
+                                                              std::vector<int32_t>(labels.begin(), labels.end())))};
+          }};
+}
+
 const RegisterCase registered{{
     .room = "cross_entropy",
     .ops = {"cross_entropy"},
@@ -135,6 +147,7 @@ const RegisterCase registered{{
                {"gradients of a row cancel", gradients_of_a_row_cancel},
                {"refuses labels out of range", refuses_labels_out_of_range},
                {"refuses wrong types", refuses_wrong_types}},
+    .huge = {labelled(huge_rows(50304), 50304), labelled(huge_rows(1001), 1001)},
 }};
 
 }  // namespace

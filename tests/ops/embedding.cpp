@@ -64,6 +64,17 @@ Bench bench(int64_t V, int64_t B = 1) {
           .large = B > 1};
 }
 
+// Every second row twice, none of the others.
+Example even_rows(int64_t V, int64_t D) {
+  return {.name = fmt::format("V={} D={}, every second row twice", V, D),
+          .inputs = {{.edge = "table", .shape = {V, D}}},
+          .build = [](const std::vector<Var>& in, const Packing&) {
+            std::vector<int32_t> ids(size_t(in[0].size(0)));
+            for (size_t i = 0; i < ids.size(); ++i) ids[i] = int32_t(i - i % 2);
+            return std::vector{embedding(in[0], from_host(in[0].value.device(), {int64_t(ids.size())}, ids))};
+          }};
+}
+
 const RegisterCase registered{{
     .room = "embedding",
     .ops = {"embedding"},
@@ -74,6 +85,7 @@ const RegisterCase registered{{
     .checks = {{"repeated tokens add up", repeated_tokens_add_up},
                {"refuses ids out of range", refuses_ids_out_of_range},
                {"refuses wrong types", refuses_wrong_types}},
+    .huge = {even_rows(huge_rows(1024), 1024)},
 }};
 
 }  // namespace

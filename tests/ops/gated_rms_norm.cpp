@@ -85,6 +85,7 @@ const RegisterCase registered{{
     .checks = {{"a closed gate gives zero", a_closed_gate_gives_zero},
                {"the orders differ", the_orders_differ},
                {"refuses shapes that do not match", refuses_shapes_that_do_not_match}},
+    .huge = {example({huge_rows(1536), 1536}, GateOrder::gate_then_norm)},
 }};
 
 }  // namespace

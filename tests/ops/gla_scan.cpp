@@ -246,6 +246,7 @@ const RegisterCase registered{{
                {"a split run equals one run", a_split_run_equals_one_run},
                {"the final state alone has gradients", final_state_alone_has_gradients},
                {"refuses bad shapes", refuses_bad_shapes}},
+    .huge = {example({.B = huge_rows(64 * 64 * 128), .T = 64, .H = 64, .K = 128, .V = 16, .initial = false})},
 }};
 
 }  // namespace

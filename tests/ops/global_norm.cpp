@@ -147,6 +147,17 @@ void works_without_a_loss() {
   g.wants(true, 1, 0, "no loss given");
 }
 
+// Squared, a norm is the sum of its parts'.
+Example squared(const Shape& shape) {
+  return {.name = shape.text(),
+          .inputs = {{.edge = "x", .shape = shape, .fill = whole_numbers(-2, 2)}},
+          .build = [](const std::vector<Var>& in, const Packing&) {
+            const Tensor norm(device(), {}, Dtype::f64);
+            kernels::global_norm({.tensors = {in[0].value}, .norm = norm});
+            return std::vector{square(constant(norm))};
+          }};
+}
+
 const RegisterCase registered{{
     .room = "global_norm",
     .ops = {},
@@ -160,6 +171,7 @@ const RegisterCase registered{{
                {"counts good and bad steps", counts_good_and_bad_steps},
                {"stays bad at the limit", stays_bad_at_the_limit},
                {"works without a loss", works_without_a_loss}},
+    .huge = {squared({huge_rows(1024), 1024})},
 }};
 
 }  // namespace

@@ -139,6 +139,7 @@ const RegisterCase registered{{
                {"bf16 keeps its statistics in f32", bf16_keeps_its_statistics_in_f32},
                {"only wanted gradients are computed", only_wanted_gradients_are_computed},
                {"refuses bad input", refuses_bad_input}},
+    .huge = {example({huge_rows(768), 768}, 12, 64e-5), example({huge_rows(1001), 1001}, 7, 1e-5)},
 }};
 
 }  // namespace

@@ -104,6 +104,7 @@ const RegisterCase registered{{
                {"a tiny row with a tiny eps stays finite", a_tiny_row_with_a_tiny_eps_stays_finite},
                {"bf16 keeps its statistics in f32", bf16_keeps_its_statistics_in_f32},
                {"refuses bad input", refuses_bad_input}},
+    .huge = {example({huge_rows(6 * 128), 6, 128}, 1e-6)},
 }};
 
 }  // namespace

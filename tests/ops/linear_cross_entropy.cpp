@@ -84,6 +84,22 @@ void refuses_a_second_walk_and_gradients_of_nll() {
                "linear_cross_entropy: weight must be f32 [V,3] to match x [2,3]; got f32 [4,2]");
 }
 
+// With the labels as an input, so that they are cut with the rows.
+// Halves of whole blocks: a product of fewer rows may be summed in another order.
+Example labelled(int64_t D, int64_t V) {
+  const int64_t least = huge_rows(D), two_blocks = 2 * kernels::linear_cross_entropy_rows(least, V);
+  const int64_t rows = (least + two_blocks - 1) / two_blocks * two_blocks;
+  return {.name = fmt::format("[{},{}] V={}", rows, D, V),
+          .inputs = {{.edge = "x", .shape = {rows, D}},
+                     {.edge = "weight", .shape = {V, D}, .fill = normal(0, 0.05)},
+                     {.edge = "labels", .shape = {rows}, .fill = whole_numbers(0, double(V - 1)), .wide = true}},
+          .build = [](const std::vector<Var>& in, const Packing&) {
+            const std::vector<double> ids = to_doubles(in[2].value);
+            const Tensor labels = from_host(in[0].value.device(), in[2].shape(), std::vector<int32_t>(ids.begin(), ids.end()));
+            return std::vector{linear_cross_entropy(in[0], in[1], labels, 1e-3).loss};
+          }};
+}
+
 const RegisterCase registered{{
     .room = "linear_cross_entropy",
     .ops = {"linear_cross_entropy"},
@@ -94,6 +110,7 @@ const RegisterCase registered{{
     .checks = {{"blocks of rows cover every size", blocks_of_rows_cover_every_size},
                {"several blocks are one sum", several_blocks_are_one_sum},
                {"refuses a second walk, and other labels and weights", refuses_a_second_walk_and_gradients_of_nll}},
+    .huge = {labelled(1024, 1024)},
 }};
 
 }  // namespace

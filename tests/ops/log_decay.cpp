@@ -110,6 +110,15 @@ void refuses_bad_shapes() {
   expect_error([&] { log_decay(p, of({2, 5, 3}), of({2, 4, 3})); }, s + "[2,5,3] to match dt; got f32 [2,4,3]");
 }
 
+// The steps first: their rows are cut.
+Example cut_example(int64_t B, int64_t T, int64_t H, int64_t K) {
+  return {.name = fmt::format("B={} T={} H={} K={} dt s", B, T, H, K),
+          .inputs = {{.edge = "dt", .shape = K ? Shape{B, T, H, K} : Shape{B, T, H}, .fill = uniform(0.01, 1)},
+                     {.edge = "s", .shape = {B, T, H}, .fill = uniform(0.01, 1)},
+                     {.edge = "p", .shape = {H}}},
+          .build = [](const std::vector<Var>& in, const Packing&) { return std::vector{log_decay(in[2], in[0], in[1])}; }};
+}
+
 const RegisterCase registered{{
     .room = "log_decay",
     .ops = {"log_decay"},
@@ -131,6 +140,7 @@ const RegisterCase registered{{
                {"s of one changes no bit", s_of_one_changes_no_bit},
                {"equal channels are their head", equal_channels_are_their_head},
                {"refuses bad shapes", refuses_bad_shapes}},
+    .huge = {cut_example(huge_rows(64 * 4 * 96), 64, 4, 96), cut_example(huge_rows(2048 * 24), 2048, 24, 0)},
 }};
 
 }  // namespace

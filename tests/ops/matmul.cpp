@@ -194,6 +194,17 @@ void refuses_sizes_that_do_not_meet() {
       "matmul: dtype must be f32 or f64 or bf16; got i32");
 }
 
+// Whole numbers: every order of addition gives the same. The rows of the first input are cut: of a, or of b, which then is
+// [N,K], and the product is turned.
+Example rows_example(int64_t rows, int64_t K, int64_t others, bool of_b) {
+  return {.name = fmt::format("{} rows of {} by {}", rows, of_b ? "b" : "a", others),
+          .inputs = {{.edge = of_b ? "b" : "a", .shape = {rows, K}, .fill = whole_numbers(-2, 2)},
+                     {.edge = of_b ? "a" : "b", .shape = {others, K}, .fill = whole_numbers(-2, 2)}},
+          .build = [=](const std::vector<Var>& in, const Packing&) {
+            return std::vector{of_b ? transpose(matmul(in[1], in[0], {.b = true})) : matmul(in[0], in[1], {.b = true})};
+          }};
+}
+
 const RegisterCase registered{{
     .room = "matmul",
     .ops = {"matmul", "project"},
@@ -205,6 +216,8 @@ const RegisterCase registered{{
                {"the gradient of b is wide", bf16_gradients},
                {"an empty inner size gives zeros", an_empty_inner_size_gives_zeros},
                {"refuses sizes that do not meet", refuses_sizes_that_do_not_meet}},
+    .huge = {rows_example(huge_rows(1024), 1024, 64, false), rows_example(huge_rows(1024), 64, 1024, false),
+             rows_example(huge_rows(1024), 1024, 16, true)},
 }};
 
 }  // namespace

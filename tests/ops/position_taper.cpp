@@ -47,6 +47,15 @@ void refuses_a_matrix_of_exponents() {
                "position_taper: packing start must be i32 [1,3]; got i32 [1,4]");
 }
 
+// As many rows as the first input, which is there to be cut.
+Example cut_example(int64_t B, int64_t T, int64_t H) {
+  return {.name = fmt::format("B={} T={} H={}", B, T, H),
+          .inputs = {{.edge = "rows", .shape = {B, 1}}, {.edge = "alpha", .shape = {H}, .fill = uniform(0, 1)}},
+          .build = [=](const std::vector<Var>& in, const Packing&) {
+            return std::vector{position_taper(in[1], in[0].size(0), T, {})};
+          }};
+}
+
 const RegisterCase registered{{
     .room = "position_taper",
     .ops = {"position_taper"},
@@ -60,6 +69,7 @@ const RegisterCase registered{{
                {"alpha = 0 scales nothing", alpha_zero_scales_nothing},
                {"positions follow the packing", positions_follow_the_packing},
                {"refuses a matrix of exponents", refuses_a_matrix_of_exponents}},
+    .huge = {cut_example(huge_rows(2048 * 24), 2048, 24)},
 }};
 
 }  // namespace

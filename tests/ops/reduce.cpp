@@ -62,6 +62,7 @@ const RegisterCase registered{{
     .checks = {{"sums do not drift", sums_do_not_drift},
                {"a sum of nothing is zero", a_sum_of_nothing_is_zero},
                {"refuses integers", refuses_integers}},
+    .huge = {example(false, {huge_rows(1000), 1000})},
 }};
 
 }  // namespace

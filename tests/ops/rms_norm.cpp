@@ -84,6 +84,7 @@ const RegisterCase registered{{
                {"a row of zeros stays finite", a_row_of_zeros_stays_finite},
                {"bf16 keeps its statistics in f32", bf16_keeps_its_statistics_in_f32},
                {"refuses a weight of another size", refuses_a_weight_of_another_size}},
+    .huge = {example({huge_rows(768), 768}, 1e-5), example({huge_rows(1001), 1001}, 1e-5)},
 }};
 
 }  // namespace

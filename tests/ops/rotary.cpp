@@ -99,6 +99,7 @@ const RegisterCase registered{{
                {"positions go on from t0", positions_go_on_from_t0},
                {"far scores equal near ones", far_scores_equal_near_ones},
                {"refuses bad input", refuses_bad_input}},
+    .huge = {example(huge_rows(64 * 4 * 128), 64, 4, 128), example(huge_rows(64 * 4 * 126), 64, 4, 126)},
 }};
 
 }  // namespace

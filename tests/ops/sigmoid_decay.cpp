@@ -140,6 +140,7 @@ const RegisterCase registered{{
                {"zeros change no bit", zeros_change_no_bit},
                {"positions follow the packing", positions_follow_the_packing},
                {"refuses bad input", refuses_bad_input}},
+    .huge = {example(huge_rows(64 * 768), 64, 768, true, true)},
 }};
 
 }  // namespace

@@ -75,6 +75,7 @@ const RegisterCase registered{{
     .bench = {bench(1, false), bench(8, true)},
     .checks = {{"equals what is worked out by hand", equals_what_is_worked_out_by_hand},
                {"refuses shapes that do not match", refuses_shapes_that_do_not_match}},
+    .huge = {example(huge_rows(64 * 768), 64, 768, 2, false)},
 }};
 
 }  // namespace

@@ -94,6 +94,7 @@ const RegisterCase registered{{
                {"segments equal one pass", segments_equal_one_pass},
                {"the tail alone has a gradient", the_tail_alone_has_a_gradient},
                {"refuses shapes that do not match", refuses_shapes_that_do_not_match}},
+    .huge = {example(huge_rows(64 * 768), 64, 768, false)},
 }};
 
 }  // namespace

@@ -134,6 +134,7 @@ const RegisterCase registered{{
                {"extremes hold", extremes_hold},
                {"bf16 has a gradient", bf16_has_a_gradient},
                {"refuses integers and nothing", refuses_integers_and_nothing}},
+    .huge = {example(functions()[0], {huge_rows(1024), 1024})},
 }};
 
 }  // namespace

@@ -10,7 +10,7 @@
 //   repeat       two runs, and runs with 1 and 3 threads, have the same bits
 //   linear       backward(2d) = 2 backward(d) in every bit; backward(0) = 0
 //   alive        every input carries a nonzero gradient in some example, or the case says why not
-//   huge         on a GPU, when asked for: more than 2^31 elements at once have the bits of two halves
+//   huge         on a GPU, when asked for: more than 2^31 elements at once have the values of two halves
 //   packing      a packed batch equals its documents run alone: f64 1e-12, f32 by tolerance
 //   check        the case's own named truths
 #pragma once

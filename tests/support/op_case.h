@@ -12,11 +12,12 @@
 namespace taper::test {
 
 struct Fill {  // how an input is drawn
-  enum Kind { normal_, uniform_ } kind = normal_;
-  double low = 0, high = 1;  // normal: mean and deviation; uniform: the interval
+  enum Kind { normal_, uniform_, whole_ } kind = normal_;
+  double low = 0, high = 1;  // normal: mean and deviation; uniform: the interval; whole: the least and the greatest
 };
 inline Fill normal(double mean = 0, double deviation = 1) { return {Fill::normal_, mean, deviation}; }
 inline Fill uniform(double low, double high) { return {Fill::uniform_, low, high}; }
+inline Fill whole_numbers(double low, double high) { return {Fill::whole_, low, high}; }  // their sums are exact
 
 struct Input {
   std::string edge;    // the op's own name for it
@@ -68,10 +69,14 @@ struct OpCase {
   std::map<std::string, std::string> dead = {};  // an edge that never carries a gradient -> the reason
   std::vector<Bench> bench = {};
   std::vector<Check> checks = {};
-  // With more than 2^31 elements in a tensor, for a GPU: as a whole and in two halves of the batch the bits are the same.
-  // Inputs with a time axis are cut; so is output 0. Drawn in bf16 where the case has it, else in f32.
+  // With more than 2^31 elements in a tensor, for a GPU: as a whole and in two halves the values are the same. Axis 0 of the
+  // first input is cut, and of all inputs and timed outputs of that length; other outputs and gradients are the halves' sum.
+  // Drawn in bf16 where the case has it, else in f32.
   std::vector<Example> huge = {};
 };
+
+// The least number of rows of `each` elements, two halves of an even number, that makes more than 2^31 elements.
+constexpr int64_t huge_rows(int64_t each) { return ((int64_t(1) << 31) / each / 4 + 1) * 4; }
 
 const std::vector<OpCase>& all_cases();
 struct RegisterCase {  // const RegisterCase registered{{.room = "position_taper", ...}};
