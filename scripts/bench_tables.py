@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the tables of README.md and docs/profiling.md from bench/records: bench_tables.py [--check] [ROOT]."""
+"""Writes the tables of README.md, docs/profiling.md and docs/training_gpu.md from bench/records: bench_tables.py [--check] [ROOT]."""
 import json
 import pathlib
 import re
@@ -11,7 +11,7 @@ def last_records(path, key):
     found = {}
     for line in path.read_text().splitlines():
         record = json.loads(line)
-        found[tuple(record.get(k) for k in key)] = record
+        found[tuple(str(record.get(k)) for k in key)] = record
     return list(found.values())
 
 
@@ -75,6 +75,38 @@ def prediction_table(root):
     return "\n".join(text)
 
 
+def from_records(root, name, key, rows_of):
+    """A table for each device that has records of that name, under a line that says which device and commit."""
+    text = []
+    for path in sorted((root / "bench/records").glob(f"*/{name}.jsonl")):
+        records = last_records(path, key)
+        commits = ", ".join(sorted({r["commit"] for r in records}))
+        text += [f"{path.parent.name.replace('_', ' ')}, commit {commits} (`scripts/{name}_gpu.py`):", ""] + rows_of(records) + [""]
+    return "\n".join(text)
+
+
+def training_rows(records):
+    rows = ["| config | parameters | changed | steps | first loss | last loss | tokens/s |", "|---|---|---|---|---|---|---|"]
+    for r in records:
+        changed = ", ".join(f"`{s}`" for s in r["sets"]) or "-"
+        rows.append(f"| `{r['config']}` | {r['parameters'] / 1e6:.1f}M | {changed} | {r['steps']} | {r['first_loss']:.2f} | {r['last_loss']:.2f} | "
+                    f"{r['tokens_per_second'] / 1e3:.0f}k |")
+    return rows
+
+
+def precision_rows(records):
+    rows = ["| model | f32 | bf16 | bf16 less f32, by seed | f32 in two halves less f32, by seed |", "|---|---|---|---|---|"]
+    loss = {(r["arch"], r["post"], r["seed"], r["precision"]): r["mean_loss_last_50"] for r in records}
+    for arch, post in dict.fromkeys((r["arch"], r["post"]) for r in records):
+        seeds = sorted({r["seed"] for r in records if (r["arch"], r["post"]) == (arch, post)})
+        of = lambda precision: [loss[arch, post, seed, precision] for seed in seeds]
+        apart = lambda precision: " ".join(f"{a - b:+.4f}" for a, b in zip(of(precision), of("f32")))
+        mean = {p: sum(of(p)) / len(seeds) for p in ("f32", "bf16")}
+        rows.append(f"| {arch}{' + PoST' if post else ''} | {mean['f32']:.4f} | {mean['bf16']:.4f} ({mean['bf16'] - mean['f32']:+.4f}) | "
+                    f"{apart('bf16')} | {apart('f32 in two halves')} |")
+    return rows
+
+
 def fill(path, marker, text, check):
     """Puts text between the two comments of a page, or, checking, says whether it stands there."""
     page = path.read_text()
@@ -95,6 +127,8 @@ def main():
     check = "--check" in sys.argv
     fill(root / "README.md", "speeds", tables(root), check)
     fill(root / "docs/profiling.md", "predictions", prediction_table(root), check)
+    fill(root / "docs/training_gpu.md", "shipped", from_records(root, "train", ("config", "sets"), training_rows), check)
+    fill(root / "docs/training_gpu.md", "precision", from_records(root, "precision", ("arch", "post", "seed", "precision"), precision_rows), check)
 
 
 if __name__ == "__main__":

@@ -269,7 +269,7 @@ class Holder {
         r.outputs.push_back(y.value);
         most = std::max(most, y.value.numel());
         if (o == seeds.size())  // the first time
-          seeds.push_back(y.tracked() ? tiled(whole_numbers(-2, 2), "cotangent", y.shape(), y.value.dtype()) : Tensor{});
+          seeds.push_back(y.tracked() ? tiled(whole_numbers(1, 3), "cotangent", y.shape(), y.value.dtype()) : Tensor{});
         if (!y.tracked()) continue;
         roots.push_back(y);
         ds.push_back(cut(y.value, end - begin) ? seeds[o].rows(begin, end) : seeds[o]);
