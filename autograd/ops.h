@@ -25,6 +25,7 @@ Var add(const Var& a, const Var& b);
 Var subtract(const Var& a, const Var& b);
 Var multiply(const Var& a, const Var& b);
 Var divide(const Var& a, const Var& b);
+Var swiglu(const Var& a, const Var& b);  // multiply(silu(a), b), in one pass; saves a and b alone
 
 // reduce: to a scalar []
 Var sum(const Var& x);
@@ -44,15 +45,23 @@ struct Transposes {
   bool a = false, b = false;
 };
 Var matmul(const Var& a, const Var& b, Transposes transposes = {});
+Var matmul_relu_squared(const Var& a, const Var& b, Transposes transposes = {});  // relu_squared(matmul(a, b)); keeps the square alone
 // x weight_i^T for one to six weights [N_i,K]; the gradient of x [...,K] is summed inside the products.
 std::vector<Var> project(const Var& x, const std::vector<Var>& weights);
 
 Var embedding(const Var& table, const Tensor& ids);  // table [V,D], ids [...] i32 -> [...,D]
 
-Var rms_norm(const Var& x, const Var& weight, double eps);  // over the last dimension
+// Norms over the last dimension. With add_: of sum = x + added, as at the head of a layer, where x is the residual stream and
+// added what the layer before made; sum goes on and y, of added's dtype, into the layer. Absent added: sum is x itself.
+struct NormResult {
+  Var y, sum;
+};
+Var rms_norm(const Var& x, const Var& weight, double eps);
+NormResult add_rms_norm(const Var& x, const Var& added, const Var& weight, double eps);
 Var l2_norm(const Var& x, double eps);                      // x / sqrt(sum x^2 + eps) over the last dimension
 // Mean 0 and variance 1 in each of `groups` equal parts of the last dimension D; weight, bias [D].
 Var group_norm(const Var& x, const Var& weight, const Var& bias, int64_t groups, double eps);
+NormResult add_group_norm(const Var& x, const Var& added, const Var& weight, const Var& bias, int64_t groups, double eps);
 inline Var layer_norm(const Var& x, const Var& weight, const Var& bias, double eps) { return group_norm(x, weight, bias, 1, eps); }
 
 // dropout: element i is x_i / (1 - p) where random.uniform(i) >= p, else 0. p in [0,1)

@@ -33,12 +33,6 @@ __device__ inline void store(T* p, const Acc<T> (&x)[n]) {
   }
 }
 
-// The data of a tensor that may be absent.
-template <class T>
-T* data_or_null(const Tensor& t) {
-  return t ? t.data<T>() : nullptr;
-}
-
 // How many elements of the smallest type of Ts fill 16 bytes: what a thread of a map holds of each tensor.
 template <class... Ts>
 inline constexpr int vector_width = 16 / int(std::min({sizeof(Ts)...}));

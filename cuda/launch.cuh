@@ -8,6 +8,7 @@
 
 #include "tensor/device.h"
 #include "tensor/raise.h"
+#include "tensor/tensor.h"
 
 namespace taper::cuda {
 
@@ -39,6 +40,12 @@ inline int64_t most_shared_memory() {
 template <class Kernel>
 void allow_shared(Kernel kernel, int64_t bytes) {
   cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)));
+}
+
+// The data of a tensor that may be absent.
+template <class T>
+T* data_or_null(const Tensor& t) {
+  return t ? t.data<T>() : nullptr;
 }
 
 // The element of this thread in such a grid.

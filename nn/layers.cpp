@@ -34,9 +34,10 @@ Norm make_norm(const Init& init, const std::string& name, int64_t D, double eps,
   if (layer_norm) n.bias = init.make(name + ".bias", {D}, fill_constant(0));
   return n;
 }
-Var Norm::operator()(Tape& tape, const Var& x) const {
+Var Norm::operator()(Tape& tape, const Var& x) const { return (*this)(tape, x, {}).y; }
+NormResult Norm::operator()(Tape& tape, const Var& x, const Var& added) const {
   const Var w = leaf(tape, weight);
-  return bias ? layer_norm(x, w, leaf(tape, *bias), eps) : rms_norm(x, w, eps);
+  return bias ? add_group_norm(x, added, w, leaf(tape, *bias), 1, eps) : add_rms_norm(x, added, w, eps);
 }
 void Norm::each(const Visit& visit) {
   visit(weight);
@@ -61,10 +62,10 @@ void ShortConv::each(const Visit& visit) {
   if (bias) visit(*bias);
 }
 
-Var SwiGlu::operator()(Tape& tape, const Var& x) const {
+Var SwiGlu::operator()(Tape& tape, const Var& x, bool fused) const {
   const Scope scope(tape, "ffn");
   const std::vector<Var> y = project(tape, x, {&gate, &up});
-  return down(tape, multiply(silu(y[0]), y[1]));
+  return down(tape, fused ? swiglu(y[0], y[1]) : multiply(silu(y[0]), y[1]));
 }
 void SwiGlu::each(const Visit& visit) {
   for (Linear* l : {&gate, &up, &down}) l->each(visit);
@@ -85,7 +86,8 @@ Var ChannelMix::operator()(Tape& tape, const Var& x, const Packing& packing, boo
   const Scope scope(tape, "ffn");
   const MixResult mixed = mix_tokens(tape, x, last ? *last : Var{}, {&x_k}, packing, fused);
   if (last) *last = mixed.tail;
-  return value(tape, relu_squared(key(tape, mixed.y[0])));
+  const Var& y = mixed.y[0];
+  return value(tape, fused ? matmul_relu_squared(y, leaf_as(tape, key.weight, y.value.dtype()), {.b = true}) : relu_squared(key(tape, y)));
 }
 void ChannelMix::each(const Visit& visit) {
   visit(x_k);

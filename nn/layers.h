@@ -30,6 +30,7 @@ struct Norm {  // RMSNorm, or, with a bias, LayerNorm
   std::optional<Parameter> bias;  // [D]
   double eps = 1e-5;
   Var operator()(Tape& tape, const Var& x) const;
+  NormResult operator()(Tape& tape, const Var& x, const Var& added) const;  // of x + added, which goes on
   void each(const Visit& visit);
 };
 Norm make_norm(const Init& init, const std::string& name, int64_t D, double eps, bool layer_norm);
@@ -53,7 +54,7 @@ struct ShortConv {
 // The feed-forward layer of a block, one of two.
 struct SwiGlu {  // down(silu(gate x) * up x)
   Linear gate, up, down;  // [F,D] [F,D] [D,F]
-  Var operator()(Tape& tape, const Var& x) const;
+  Var operator()(Tape& tape, const Var& x, bool fused) const;
   void each(const Visit& visit);
 };
 // x moved towards the token before it by each weight in turn, by the fused room or by the plain ones. Weights of D elements.

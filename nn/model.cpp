@@ -1,6 +1,8 @@
 // LanguageModel: the wiring of specification 3 and 5.1.
 #include "nn/model.h"
 
+#include <utility>
+
 #include "nn/mixers/gated_deltanet.h"
 #include "nn/mixers/gla.h"
 #include "nn/mixers/mamba2.h"
@@ -98,20 +100,29 @@ Var LanguageModel::trunk(Tape& tape, const Tensor& ids, const Packing& given, Mo
   if (dropout && config.dropout > 0) x = taper::dropout(x, config.dropout, *dropout);
   if (pre_norm) x = (*pre_norm)(tape, x);
   Pass pass{.packing = packing, .fused = fused};
+  Var made;  // fused: by the last layer, not yet added to x
+  const auto take = [&](const Var& y) {
+    if (fused) made = y;
+    else x = add(x, as(y, residual));
+  };
+  const auto normed = [&](const Norm& norm) {
+    if (!fused) return as(norm(tape, x), activations);
+    const NormResult r = norm(tape, x, std::exchange(made, {}));
+    x = r.sum;
+    return as(r.y, activations);
+  };
   for (size_t i = 0; i < blocks.size(); ++i) {
     const Scope layers(tape, "layers"), layer(tape, std::to_string(i));
     const Block& block = blocks[i];
     LayerState* s = state ? &state->layers[i] : nullptr;
-    const Var mixed = block.mixer->forward(tape, as(block.norm(tape, x), activations), pass, s ? &s->mixer : nullptr);
-    x = add(x, as(mixed, residual));
+    take(block.mixer->forward(tape, normed(block.norm), pass, s ? &s->mixer : nullptr));
     if (!block.ffn_norm) continue;
-    const Var normed = as((*block.ffn_norm)(tape, x), activations);
-    const Var fed = block.swiglu        ? (*block.swiglu)(tape, normed)
-                    : block.channel_mix ? (*block.channel_mix)(tape, normed, packing, fused, s ? &s->channel_mix : nullptr)
-                                        : normed;
-    x = add(x, as(fed, residual));
+    const Var y = normed(*block.ffn_norm);
+    take(block.swiglu        ? (*block.swiglu)(tape, y, fused)
+         : block.channel_mix ? (*block.channel_mix)(tape, y, packing, fused, s ? &s->channel_mix : nullptr)
+                             : y);
   }
-  x = as(norm_f(tape, x), activations);
+  x = normed(norm_f);
   if (state) {
     // A row whose last token's document began inside this window has seen only what follows that start.
     const std::vector<int32_t> start = packing.start ? to_host<int32_t>(packing.start) : std::vector<int32_t>(size_t(B * T), 0);

@@ -71,4 +71,15 @@ void visit(std::string_view who, Dtype t, F&& f) {
   raise(std::string(who) + ": dtype must be " + wanted + "; got " + name(t));
 }
 
+// f.operator()<T, U>() with the types of a residual stream and of what flows in and out of it: f32 f64 bf16, both the same,
+// or bf16 beside a stream of f32.
+template <class F>
+void visit_stream(std::string_view who, Dtype stream, Dtype beside, F&& f) {
+  visit<float, double, bf16>(who, stream, [&]<class T>() {
+    if (beside == stream) f.template operator()<T, T>();
+    else if constexpr (std::is_same_v<T, float>) visit<float, bf16>(who, beside, [&]<class U>() { f.template operator()<T, U>(); });
+    else visit<T>(who, beside, [&]<class U>() { f.template operator()<T, U>(); });
+  });
+}
+
 }  // namespace taper

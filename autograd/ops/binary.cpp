@@ -51,5 +51,6 @@ Var add(const Var& a, const Var& b) { return apply<scalar::Add>(a, b); }
 Var subtract(const Var& a, const Var& b) { return apply<scalar::Subtract>(a, b); }
 Var multiply(const Var& a, const Var& b) { return apply<scalar::Multiply>(a, b); }
 Var divide(const Var& a, const Var& b) { return apply<scalar::Divide>(a, b); }
+Var swiglu(const Var& a, const Var& b) { return apply<scalar::SwiGlu>(a, b); }
 
 }  // namespace taper

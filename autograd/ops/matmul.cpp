@@ -5,12 +5,14 @@
 
 #include "autograd/ops.h"
 #include "tensor/error.h"
+#include "tensor/ops/unary.h"
 
 namespace taper {
 
-static const Op op{"matmul", {"a", "b"}, {"c"}};
+static const Op op{"matmul", {"a", "b"}, {"c"}}, squared_op{"matmul_relu_squared", {"a", "b"}, {"c"}};
 
-Var matmul(const Var& a, const Var& b, Transposes transposes) {
+static Var product(const Op& op, const Var& a, const Var& b, Transposes transposes) {
+  const bool squared = &op == &squared_op;
   check(a && b, "matmul: a and b must be present; {} is absent", a ? "b" : "a");
   const Tensor &va = a.value, &vb = b.value;
   const auto [ta, tb] = transposes;
@@ -28,10 +30,15 @@ Var matmul(const Var& a, const Var& b, Transposes transposes) {
     for (int i = 0; i + 1 < va.rank(); ++i) shape.push_back(va.size(i));
   shape.push_back(vb.size(tb ? 0 : 1));
   const Tensor c(va.device(), shape, va.dtype());
-  kernels::matmul({.a = va, .b = vb, .c = c, .transpose_a = ta, .transpose_b = tb});
+  kernels::matmul({.a = va, .b = vb, .c = c, .transpose_a = ta, .transpose_b = tb, .relu_squared = squared});
 
-  return record(op, {a, b}, c, [a = Saved(a), shape_a = va.shape(), vb, ta, tb](Flow& flow) {
-    const Tensor& d_c = flow.from("c");
+  return record(op, {a, b}, c, [a = Saved(a), shape_a = va.shape(), vb, square = squared ? c : Tensor(), ta, tb](Flow& flow) {
+    Tensor d_c = flow.from("c");
+    if (square) {
+      const Tensor d = empty_like(square);
+      kernels::unary_backward<scalar::ReluSquared>({.x = square, .y = square, .d_y = d_c, .d_x = d});  // its slope is y's
+      d_c = d;
+    }
     if (flow.wants("a")) {
       const Tensor d_a(vb.device(), shape_a, vb.dtype());
       if (ta) kernels::matmul({.a = vb, .b = d_c, .c = d_a, .transpose_a = tb, .transpose_b = true});
@@ -47,6 +54,9 @@ Var matmul(const Var& a, const Var& b, Transposes transposes) {
     }
   });
 }
+
+Var matmul(const Var& a, const Var& b, Transposes transposes) { return product(op, a, b, transposes); }
+Var matmul_relu_squared(const Var& a, const Var& b, Transposes transposes) { return product(squared_op, a, b, transposes); }
 
 static constexpr const char* weight_edges[] = {"weight0", "weight1", "weight2", "weight3", "weight4", "weight5"};
 static constexpr const char* output_edges[] = {"y0", "y1", "y2", "y3", "y4", "y5"};

@@ -16,6 +16,7 @@ struct Product {
   void* c = nullptr;
   int64_t M = 0, N = 0, K = 0;
   bool transpose_a = false, transpose_b = false, accumulate = false;
+  bool relu_squared = false;  // level 6: c = max(op(a) op(b), 0)^2; the others leave the square to the caller
   Dtype operands = Dtype::f32, result = Dtype::f32;  // result: the operands' dtype, or f32 of bf16
   // Levels 1 to 5: K cut in pieces, each a product of its own: piece i writes c + i M N. The caller adds them up.
   int pieces = 1;

@@ -19,6 +19,7 @@
 #include "cuda/levels/matmul.h"
 #include "cuda/levels/wgmma_walk.cuh"
 #include "cuda/vector.cuh"
+#include "tensor/ops/scalar_math.h"
 
 namespace taper::cuda {
 namespace level_6 {  // named: where there is no Hopper most of it is unused, which is no fault
@@ -207,6 +208,10 @@ __device__ void consume(const CUtensorMap& map_c, C* g_c, const Walk& w, uint8_t
       continue;
     }
     for (int range = work.first_range; range < work.range(); ++range) collect(r_c, w, place(range), consumer);
+    if (w.relu_squared) {
+#pragma unroll
+      for (float& c : r_c) c = scalar::ReluSquared().value(c);
+    }
     const int m = work.m0 + consumer * 64;
     if constexpr (std::is_same_v<C, float>) {
       write_out(r_c, g_c, m, work.n0, w);

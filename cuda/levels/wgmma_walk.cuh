@@ -29,7 +29,7 @@ struct Walk {
   int ranges;                      // 0: whole tiles in turn
   int* g_left;                     // [ranges][cluster][consumers]: 1 when the part is there
   float4* g_parts;                 // [ranges][cluster][consumers][64*tile_n/4/group][group]
-  bool accumulate;
+  bool accumulate, relu_squared;
 };
 
 // What a cluster makes, one piece of work after another: a tile, or some of its steps.
@@ -102,7 +102,8 @@ Walk walk_of(const Product& p, int band) {
          .ranges = 0,
          .g_left = nullptr,
          .g_parts = nullptr,
-         .accumulate = p.accumulate};
+         .accumulate = p.accumulate,
+         .relu_squared = p.relu_squared};
   w.ranges = ranges_of(int64_t(w.rows) * w.columns, w.steps);
   return w;
 }

@@ -3,6 +3,7 @@
 //            as shipped. For levels 3 to 5 a product of few tiles and a long K (a weight's gradient) is cut in pieces
 //            along K, whose results a second kernel adds in their order
 //   grid     of the level; the addition numel/1024 blocks of 256
+//   square   max(product, 0)^2: inside level 6, which then comes before cuBLASLt; by a pass of relu_squared after the others
 //   traffic  of the level; each piece writes and reads c once more, mostly in L2
 //   limits   f32 f64 bf16, a bf16 product with a bf16 or f32 result; any shape, any transposes. The choice and the number
 //            of pieces depend on dtype, shape and alignment, so that a run can be repeated on the same kind of device
@@ -14,6 +15,7 @@
 #include "cuda/levels/matmul.h"
 #include "cuda/vector.cuh"
 #include "tensor/ops/matmul.h"
+#include "tensor/ops/unary.h"
 
 namespace taper::kernels {
 namespace {
@@ -43,6 +45,7 @@ constexpr MatmulBy of_others[] = {MatmulBy::cublaslt, MatmulBy::register_tiles};
 MatmulBy choice(Device& device, const Product& p) {
   // wgmma makes 256 rows at a time: half of them or more would be empty.
   auto suits = [&](MatmulBy by) { return takes(device, p, by) && !(by == MatmulBy::wgmma && p.M <= 128); };
+  if (p.relu_squared && suits(MatmulBy::wgmma)) return MatmulBy::wgmma;  // it saves the pass that squares
   if (p.operands == Dtype::bf16) return *std::find_if(of_bf16, of_bf16 + 3, suits);
   return *std::find_if(of_others, of_others + 1, suits);
 }
@@ -141,12 +144,26 @@ Product product_of(const Matmul& m) {
           .transpose_a = m.transpose_a,
           .transpose_b = m.transpose_b,
           .accumulate = m.accumulate,
+          .relu_squared = m.relu_squared,
           .operands = m.a.dtype(),
           .result = m.c.dtype(),
           .stream = cuda::stream_of(m.device())};
 }
 
+void multiply(Device& device, const Product& p, MatmulBy by) {
+  switch (by) {
+    case MatmulBy::cublaslt: return cuda::blas_matmul(device, p);
+    case MatmulBy::wgmma: return run_wgmma(device, p);
+    case MatmulBy::naive: return cuda::matmul_naive(p);
+    case MatmulBy::shared_tiles: return cuda::matmul_shared_tiles(p);
+    default: break;
+  }
+  if (const int n = pieces(p, by); n > 1) run_in_pieces(device, p, by, n);
+  else run_level(p, by);
+}
+
 void forward(const Matmul& m) {
+  check_matmul(m);
   const Product p = product_of(m);
   visit<float, double, bf16>("matmul", p.operands, [&]<class T>() {
     if (p.result != dtype_of<T>() && p.result != dtype_of<Acc<T>>())
@@ -159,15 +176,8 @@ void forward(const Matmul& m) {
   }
   if (!takes(m.device(), p, m.by)) raise(std::string("matmul: ") + name(m.by) + " does not take this product");
   const MatmulBy by = m.by == MatmulBy::rule ? choice(m.device(), p) : m.by;
-  switch (by) {
-    case MatmulBy::cublaslt: return cuda::blas_matmul(m.device(), p);
-    case MatmulBy::wgmma: return run_wgmma(m.device(), p);
-    case MatmulBy::naive: return cuda::matmul_naive(p);
-    case MatmulBy::shared_tiles: return cuda::matmul_shared_tiles(p);
-    default: break;
-  }
-  if (const int n = pieces(p, by); n > 1) run_in_pieces(m.device(), p, by, n);
-  else run_level(p, by);
+  multiply(m.device(), p, by);
+  if (p.relu_squared && by != MatmulBy::wgmma) unary_forward<scalar::ReluSquared>({.x = m.c, .y = m.c});
 }
 
 void query(const MatmulQuery& q) { *q.takes = takes(q.product->device(), product_of(*q.product), q.product->by); }

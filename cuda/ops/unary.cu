@@ -9,6 +9,7 @@
 #include <tuple>
 
 #include "cuda/elementwise.cuh"
+#include "cuda/sigmoid.cuh"
 
 namespace taper::kernels {
 namespace {
@@ -18,19 +19,17 @@ namespace {
 template <class F, class T>
 struct Computed : F {};
 
-__device__ inline float quick_sigmoid(float x) { return __fdividef(1, 1 + __expf(-x)); }
-
 template <>
 struct Computed<scalar::Silu, bf16> {
-  __device__ float value(float x) const { return x * quick_sigmoid(x); }
+  __device__ float value(float x) const { return x * cuda::sigmoid<bf16>(x); }
   __device__ float slope(float x, float) const {
-    const float s = quick_sigmoid(x);
+    const float s = cuda::sigmoid<bf16>(x);
     return s * (1 + x * (1 - s));
   }
 };
 template <>
 struct Computed<scalar::Sigmoid, bf16> {
-  __device__ float value(float x) const { return quick_sigmoid(x); }
+  __device__ float value(float x) const { return cuda::sigmoid<bf16>(x); }
   __device__ float slope(float, float y) const { return y * (1 - y); }
 };
 

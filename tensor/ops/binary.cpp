@@ -100,7 +100,7 @@ struct Functions {
   std::tuple<Implement<BinaryBackward<F>>...> backwards{{binary_backward<F>, DeviceKind::cpu, backward<F>}...};
 };
 
-const Functions<scalar::Add, scalar::Subtract, scalar::Multiply, scalar::Divide> functions;
+const Functions<scalar::Add, scalar::Subtract, scalar::Multiply, scalar::Divide, scalar::SwiGlu> functions;
 
 }  // namespace
 }  // namespace taper::kernels

@@ -5,6 +5,8 @@
 #include <vector>
 
 #include "tensor/gemm.h"
+#include "tensor/ops/scalar_math.h"
+#include "tensor/parallel.h"
 
 namespace taper::kernels {
 namespace {
@@ -24,6 +26,10 @@ void product(const Matmul& m, const T* a, const T* b, T* c) {
                .c = c,
                .ldc = N,
                .beta = m.accumulate ? T(1) : T(0)});
+  if (!m.relu_squared) return;
+  parallel_for(m.c.numel(), 1 << 14, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) c[i] = scalar::ReluSquared().value(c[i]);
+  });
 }
 
 std::vector<float> floats(const Tensor& t) {
@@ -34,6 +40,7 @@ std::vector<float> floats(const Tensor& t) {
 }
 
 void forward(const Matmul& m) {
+  check_matmul(m);
   visit<float, double, bf16>("matmul", m.a.dtype(), [&]<class T>() {
     if constexpr (!std::is_same_v<T, bf16>) {
       product(m, m.a.data<T>(), m.b.data<T>(), m.c.data<T>());

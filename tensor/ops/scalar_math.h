@@ -39,7 +39,7 @@ struct Relu {
 struct ReluSquared {
   static constexpr const char* name = "relu_squared";
   template <class A> HOST_DEVICE A value(A x) const { return x < 0 ? A(0) : x * x; }  // NaN stays NaN
-  template <class A> HOST_DEVICE A slope(A x, A) const { return x > 0 ? 2 * x : A(0); }
+  template <class A> HOST_DEVICE A slope(A, A y) const { return 2 * std::sqrt(y); }  // of y alone: products keep no x
 };
 
 struct Exp {
@@ -108,6 +108,16 @@ struct Divide {
   template <class A> HOST_DEVICE A value(A a, A b) const { return a / b; }
   template <class A> HOST_DEVICE A slope_a(A, A b) const { return 1 / b; }
   template <class A> HOST_DEVICE A slope_b(A a, A b) const { return -(a / b) / b; }
+};
+
+struct SwiGlu {  // silu(a) b
+  static constexpr const char* name = "swiglu";
+  template <class A> HOST_DEVICE A value(A a, A b) const { return a * math::sigmoid(a) * b; }
+  template <class A> HOST_DEVICE A slope_a(A a, A b) const {
+    const A s = math::sigmoid(a);
+    return s * (1 + a * (1 - s)) * b;
+  }
+  template <class A> HOST_DEVICE A slope_b(A a, A) const { return a * math::sigmoid(a); }
 };
 
 }  // namespace taper::scalar

@@ -62,6 +62,27 @@ TEST_CASE("model: with alpha = 0, +PoST is the baseline bit for bit") {
     }
 }
 
+TEST_CASE("model: fused rooms compute what the plain graph does, forward in f32 to the bit") {
+  for (const Kind& kind : kinds(true))
+    for (const auto& [dtype, limit] : precisions()) {
+      CAPTURE(kind.name);
+      const Tensor ids = tokens(2, 40);
+      std::vector<double> logits[2];
+      Gradients d[2];
+      for (const bool fused : {false, true}) {
+        LanguageModel model(kind.config, 5, cpu(), dtype);
+        model.fused = fused;
+        nudge(model);
+        Tape tape;
+        const Var y = model.logits(tape, ids, make_packing(cpu(), 2, 40, {{13}, {7, 8}}));
+        logits[fused] = to_doubles(y.value);
+        d[fused] = gradients({sum(square(y))}, dtype);
+      }
+      CHECK(logits[true] == logits[false]);
+      expect_equal(d[true], d[false], limit, kind.name);
+    }
+}
+
 TEST_CASE("model: one head, or one channel, has alpha = 0 and no NaN") {
   for (const std::string& arch : architectures()) {
     ModelConfig c = small_model(arch, true);

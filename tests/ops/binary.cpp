@@ -1,4 +1,4 @@
-// binary: four functions, each with b as large as a, as a's tail, and as a scalar.
+// binary: five functions, each with b as large as a, as a's tail, and as a scalar.
 #include <functional>
 
 #include "tests/support/expect.h"
@@ -13,6 +13,7 @@ struct Function {
   const char* name;
   Op2 op;
   Fill fill_b = normal();
+  Op2 composed = {};  // of other ops: the law "fused = composed"
 };
 
 const std::vector<Function>& functions() {
@@ -21,15 +22,21 @@ const std::vector<Function>& functions() {
       {"subtract", [](const Var& a, const Var& b) { return subtract(a, b); }},
       {"multiply", [](const Var& a, const Var& b) { return multiply(a, b); }},
       {"divide", [](const Var& a, const Var& b) { return divide(a, b); }, uniform(0.5, 3)},
+      {"swiglu", [](const Var& a, const Var& b) { return swiglu(a, b); }, normal(), [](const Var& a, const Var& b) { return multiply(silu(a), b); }},
   };
   return list;
 }
 
 // wide: of bf16 a, b stays f32.
 Example example(const Function& f, const Shape& a, const Shape& b, bool wide = false) {
+  const auto of = [](const Op2& op) -> Build {
+    if (!op) return {};
+    return [op](const std::vector<Var>& in, const Packing&) { return std::vector{op(in[0], in[1])}; };
+  };
   return {.name = fmt::format("{} {} {}{}", f.name, a.text(), b.text(), wide ? " wide" : ""),
           .inputs = {{.edge = "a", .shape = a}, {.edge = "b", .shape = b, .fill = f.fill_b, .wide = wide}},
-          .build = [op = f.op](const std::vector<Var>& in, const Packing&) { return std::vector{op(in[0], in[1])}; }};
+          .build = of(f.op),
+          .definition = of(f.composed)};
 }
 
 std::vector<Example> examples() {
@@ -61,6 +68,12 @@ std::vector<Bench> benches() {
                    .backward_flops = 3 * m,
                    .backward_bytes = 12 * m + 8 * double(b.numel()),
                    .large = true});
+  for (const int64_t F : {2048, 2816}) {  // feed-forward layers at 180M and 440M
+    const Shape shape = {8, 2048, F};
+    const double k = double(shape.numel());
+    all.push_back({.example = example(functions()[4], shape, shape), .forward_flops = 4 * k, .forward_bytes = 12 * k,
+                   .backward_flops = 9 * k, .backward_bytes = 20 * k, .large = true});
+  }
   return all;
 }
 
@@ -138,7 +151,7 @@ void refuses_what_does_not_broadcast() {
 
 const RegisterCase registered{{
     .room = "binary",
-    .ops = {"add", "subtract", "multiply", "divide"},
+    .ops = {"add", "subtract", "multiply", "divide", "swiglu"},
     .examples = examples(),
     .bf16 = Tolerance{5e-3, 8e-3},
     .bench = benches(),

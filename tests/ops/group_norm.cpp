@@ -33,12 +33,37 @@ Example example(const Shape& shape, int64_t groups, double eps) {
           }};
 }
 
+// With added: against add and group_norm (the law "fused = composed"). wide: of bf16, x stays f32.
+Example add_example(const Shape& shape, int64_t groups, double eps, bool wide = false) {
+  const Shape last = {shape[-1]};
+  return {.name = fmt::format("{} G={} eps={} added{}", shape.text(), groups, eps, wide ? " to f32" : ""),
+          .inputs = {{.edge = "x", .shape = shape, .wide = wide},
+                     {.edge = "added", .shape = shape},
+                     {.edge = "weight", .shape = last, .fill = uniform(0.5, 1.5), .wide = true},
+                     {.edge = "bias", .shape = last, .wide = true}},
+          .build = [=](const std::vector<Var>& in, const Packing&) {
+            const NormResult r = add_group_norm(in[0], in[1], in[2], in[3], groups, eps);
+            return std::vector{r.y, r.sum};
+          },
+          .definition = [=](const std::vector<Var>& in, const Packing&) {
+            const Var s = add(in[0], in[1]);
+            return std::vector{group_norm(s, in[2], in[3], groups, eps), s};
+          },
+          .timed_outputs = {0, 1}};
+}
+
 Bench bench(int64_t B, int64_t groups, double eps, bool large = false) {
   const double n = double(B) * 2048 * 768;
   Example e = example({B, 2048, 768}, groups, eps);
   e.definition = {};
   return {.example = e, .forward_flops = 7 * n, .forward_bytes = 8 * n, .backward_flops = 14 * n, .backward_bytes = 12 * n,
           .large = large};
+}
+
+Bench add_bench(int64_t B, bool wide, bool large) {
+  const double n = double(B) * 2048 * 768;
+  return {.example = add_example({B, 2048, 768}, 1, 1e-5, wide), .forward_flops = 8 * n, .forward_bytes = 16 * n,
+          .backward_flops = 15 * n, .backward_bytes = 16 * n, .large = large};
 }
 
 // x as rows of D, with weight 1 and bias 0.
@@ -120,6 +145,8 @@ void refuses_bad_input() {
                "group_norm: weight must be f32 [6] to match x [2,6]; got f32 [2]");
   expect_error([&] { group_norm(of({2, 6}), of({6}), of({6}, Dtype::f64), 2, 1e-5); },
                "group_norm: bias must be f32 [6] to match x [2,6]; got f64 [6]");
+  expect_error([&] { add_group_norm(of({2, 6}), of({6}), of({6}), of({6}), 2, 1e-5); },
+               "group_norm: added must have the shape and dtype of x f32 [2,6], or be bf16 beside f32; got f32 [6]");
   expect_error([&] { layer_norm(of({2, 6}), of({6}), {}, 1e-5); },
                "group_norm: bias must be f32 [6] to match x [2,6]; got f32 nothing");
   expect_error([&] { group_norm(of({2, 6}), of({6}), of({6}), 2, 0); }, "group_norm: eps must be > 0; got 0");
@@ -131,9 +158,12 @@ const RegisterCase registered{{
     // Two channels with a small eps are -1 and 1, and the gradient is all cancellation: eps 0.5.
     .examples = {example({1}, 1, 0.5), example({7}, 1, 1e-5), example({3, 2}, 1, 0.5), example({2, 3, 32}, 4, 64e-5),
                  example({5, 33}, 3, 1e-5), example({4, 3}, 3, 0.5), example({70, 48}, 1, 1e-5), example({2, 150}, 2, 1e-3),
-                 example({7, 192}, 3, 64e-5), example({3, 768}, 1, 1e-5), example({2, 520}, 1, 1e-5)},
+                 example({7, 192}, 3, 64e-5), example({3, 768}, 1, 1e-5), example({2, 520}, 1, 1e-5),
+                 add_example({2, 3, 32}, 4, 64e-5), add_example({5, 33}, 3, 1e-5), add_example({70, 48}, 1, 1e-5),
+                 add_example({11, 768}, 1, 1e-5), add_example({5, 33}, 1, 1e-5, true), add_example({67, 768}, 1, 1e-5, true)},
     .bf16 = Tolerance{5e-3, 8e-3},
-    .bench = {bench(1, 12, 64e-5), bench(1, 1, 1e-5), bench(8, 12, 64e-5, true), bench(8, 1, 1e-5, true)},
+    .bench = {bench(1, 12, 64e-5), bench(1, 1, 1e-5), bench(8, 12, 64e-5, true), bench(8, 1, 1e-5, true),
+              add_bench(1, false, false), add_bench(8, false, true), add_bench(8, true, true)},
     .checks = {{"groups have mean 0 and variance 1", groups_have_mean_0_and_variance_1},
                {"a constant row stays finite", a_constant_row_stays_finite},
                {"bf16 keeps its statistics in f32", bf16_keeps_its_statistics_in_f32},

@@ -50,8 +50,21 @@ Example project_example(int weights, bool partly) {
   return e;
 }
 
+// Against matmul and relu_squared (the law "fused = composed").
+Example squared_example(int64_t M, int64_t K, int64_t N, Transposes t) {
+  Example e = example(M, K, N, t);
+  e.name += " squared";
+  e.build = [t](const std::vector<Var>& in, const Packing&) { return std::vector{matmul_relu_squared(in[0], in[1], t)}; };
+  e.definition = [t](const std::vector<Var>& in, const Packing&) { return std::vector{relu_squared(matmul(in[0], in[1], t))}; };
+  return e;
+}
+
 std::vector<Example> examples() {
   std::vector<Example> all = {batched_example(false), batched_example(true)};
+  all.push_back(squared_example(17, 33, 9, {.b = true}));
+  all.push_back(squared_example(24, 72, 136, {.b = true}));
+  all.push_back(squared_example(264, 24, 40, {.b = true}));  // level 6 has work for all its rows
+  all.push_back(squared_example(5, 8, 16, {}));
   for (bool a : {false, true})
     for (bool b : {false, true}) {
       all.push_back(example(1, 1, 1, {a, b}));
@@ -80,6 +93,11 @@ std::vector<Bench> benches() {
                    .backward_flops = 2 * flops,
                    .backward_bytes = 2 * bytes});
   }
+  // RWKV-7's channel mix at 180M: the key, with and without the square.
+  const double M = 8 * 2048, K = 768, N = 3072, flops = 2 * M * K * N, bytes = 4 * (M * K + K * N + M * N);
+  for (const Example& e : {example(8 * 2048, 768, 3072, {.b = true}), squared_example(8 * 2048, 768, 3072, {.b = true})})
+    all.push_back({.example = e, .forward_flops = flops, .forward_bytes = bytes, .backward_flops = 2 * flops,
+                   .backward_bytes = 2 * bytes, .large = true});
   return all;
 }
 
@@ -87,8 +105,8 @@ std::vector<Bench> benches() {
 struct Trial {
   Tensor a, b, c, want;
 };
-Trial trial(Device& device, int64_t M, int64_t K, int64_t N, Transposes t, Dtype operands, Dtype result,
-            bool accumulate) {
+enum class Then { nothing, accumulate, square };
+Trial trial(Device& device, int64_t M, int64_t K, int64_t N, Transposes t, Dtype operands, Dtype result, Then then) {
   auto draw = [&](const char* name, const Shape& shape, Dtype dtype) {
     std::vector<double> x;
     for (int64_t i = 0; i < shape.numel(); ++i) x.push_back(float(Random(1, name).normal(uint64_t(i))));
@@ -99,11 +117,13 @@ Trial trial(Device& device, int64_t M, int64_t K, int64_t N, Transposes t, Dtype
           draw("c", {M, N}, result),
           {}};
   const auto a = to_doubles(r.a), b = to_doubles(r.b);
-  auto want = accumulate ? to_doubles(r.c) : std::vector<double>(size_t(M * N));
+  auto want = then == Then::accumulate ? to_doubles(r.c) : std::vector<double>(size_t(M * N));
   for (int64_t i = 0; i < M; ++i)
     for (int64_t j = 0; j < N; ++j)
       for (int64_t k = 0; k < K; ++k)
         want[size_t(i * N + j)] += a[size_t(t.a ? k * M + i : i * K + k)] * b[size_t(t.b ? j * K + k : k * N + j)];
+  if (then == Then::square)
+    for (double& x : want) x = x > 0 ? x * x : 0;
   r.want = from_doubles(open_device("cpu"), {M, N}, Dtype::f64, want);
   return r;
 }
@@ -124,19 +144,21 @@ void holds(Device& device) {
                 By::cublaslt})
     for (auto [M, K, N] : {std::array<int64_t, 3>{19, 23, 31}, {24, 72, 136}, {136, 200, 24}, {264, 2048, 24}})
       for (const Kind& kind : kinds)
-        for (int bits = 0; bits < 8; ++bits) {
+        for (int bits = 0; bits < 12; ++bits) {
           if (K > 1000 && (by != By::wgmma || kind.operands != Dtype::bf16))
             continue;  // it hands sums over from block to block
           const Transposes t{.a = (bits & 1) != 0, .b = (bits & 2) != 0};
-          const bool accumulate = (bits & 4) != 0;
-          const Trial r = trial(device, M, K, N, t, kind.operands, kind.result, accumulate);
-          const kernels::Matmul m{
-              .a = r.a, .b = r.b, .c = r.c, .transpose_a = t.a, .transpose_b = t.b, .accumulate = accumulate, .by = by};
+          const Then then = Then(bits / 4);
+          const Trial r = trial(device, M, K, N, t, kind.operands, kind.result, then);
+          const kernels::Matmul m{.a = r.a, .b = r.b, .c = r.c, .transpose_a = t.a, .transpose_b = t.b,
+                                  .accumulate = then == Then::accumulate, .relu_squared = then == Then::square, .by = by};
           if (!kernels::matmul_takes(m)) continue;
           kernels::matmul(m);
-          expect_close(r.c, r.want, kind.bound,
+          // A square doubles the error of what was rounded before it.
+          expect_close(r.c, r.want, then == Then::square ? 2 * kind.bound : kind.bound,
                        fmt::format("{} by {}: M={} K={} N={}{}{}{}, {} to {}", device.name(), kernels::name(by), M, K,
-                                   N, t.a ? " a^T" : "", t.b ? " b^T" : "", accumulate ? " added" : "",
+                                   N, t.a ? " a^T" : "", t.b ? " b^T" : "",
+                                   then == Then::accumulate ? " added" : then == Then::square ? " squared" : "",
                                    name(kind.operands), name(kind.result))
                            .c_str());
         }
@@ -205,9 +227,16 @@ Example rows_example(int64_t rows, int64_t K, int64_t others, bool of_b) {
           }};
 }
 
+void refuses_a_square_that_is_added() {
+  Device& cpu = open_device("cpu");
+  const Tensor x = zeros(cpu, {2, 2}, Dtype::f32);
+  expect_error([&] { kernels::matmul({.a = x, .b = x, .c = zeros(cpu, {2, 2}, Dtype::f32), .accumulate = true, .relu_squared = true}); },
+               "matmul: a square cannot be added to c; take relu_squared or accumulate");
+}
+
 const RegisterCase registered{{
     .room = "matmul",
-    .ops = {"matmul", "project"},
+    .ops = {"matmul", "matmul_relu_squared", "project"},
     .examples = examples(),
     .bf16 = Tolerance{5e-3, 8e-3},
     .bench = benches(),
@@ -218,6 +247,10 @@ const RegisterCase registered{{
                {"refuses sizes that do not meet", refuses_sizes_that_do_not_meet}},
     .huge = {rows_example(huge_rows(1024), 1024, 64, false), rows_example(huge_rows(1024), 64, 1024, false),
              rows_example(huge_rows(1024), 1024, 16, true)},
+}
+
+               {"refuses sizes that do not meet", refuses_sizes_that_do_not_meet},
+               {"refuses a square that is added", refuses_a_square_that_is_added}},
 }};
 
 }  // namespace
