@@ -244,13 +244,10 @@ const RegisterCase registered{{
                {"every kernel equals a triple loop", every_kernel_equals_a_triple_loop},
                {"the gradient of b is wide", bf16_gradients},
                {"an empty inner size gives zeros", an_empty_inner_size_gives_zeros},
-               {"refuses sizes that do not meet", refuses_sizes_that_do_not_meet}},
-    .huge = {rows_example(huge_rows(1024), 1024, 64, false), rows_example(huge_rows(1024), 64, 1024, false),
-             rows_example(huge_rows(1024), 1024, 16, true)},
-}
-
                {"refuses sizes that do not meet", refuses_sizes_that_do_not_meet},
                {"refuses a square that is added", refuses_a_square_that_is_added}},
+    .huge = {rows_example(huge_rows(1024), 1024, 64, false), rows_example(huge_rows(1024), 64, 1024, false),
+             rows_example(huge_rows(1024), 1024, 16, true)},
 }};
 
 }  // namespace
