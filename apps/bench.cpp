@@ -205,10 +205,11 @@ Json bench_op(const Options& o, Device& device) {
 // Forward, backward and update on random tokens.
 class Step {
  public:
-  Step(const ModelConfig& config, const Options& o, Device& device)
+  Step(const ModelConfig& config, const Options& o, Device& device, bool fused)
       : device_(device),
         model_(config, 1, device, o.dtype == "f64" ? Dtype::f64 : Dtype::f32, dtype_of(o)),
         optimizer_({}, model_.parameters()), gradients_(model_.parameters()) {
+    model_.fused = fused;
     std::vector<int32_t> ids;
     for (int64_t i = 0; i < o.batch * (o.sequence + 1); ++i)
       ids.push_back(int32_t(Random(1, "bench").below(uint64_t(i), uint64_t(config.vocab))));
@@ -238,11 +239,14 @@ class Step {
 };
 
 Json bench_model(const Options& o, Device& device) {
-  ModelConfig config = o.model.ends_with(".toml") ? load_config(o.model, o.set).model : model_preset(o.model);
+  Config given;
+  if (o.model.ends_with(".toml")) given = load_config(o.model, o.set);
+  else given.model = model_preset(o.model);
+  ModelConfig config = given.model;
   if (!config.vocab) config.vocab = o.vocab;
   if (o.layers) config.layers = o.layers;
   const bool gpu = device.kind() == DeviceKind::cuda;
-  Step step(config, o, device);
+  Step step(config, o, device, given.fusion == "full");
   step();
   device.synchronize();
   const double first = seconds_since_start();
