@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Times every scan, the head's loss and a training step of each architecture on the GPU, and appends the records to
+# Times every scan, the head's loss, the matmul ladder and a training step of each architecture on the GPU, and appends the records to
 # bench/records/<device>/. bench_gpu.sh [--build DIR] [--commit HASH]; README's tables: scripts/bench_tables.py
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,7 +15,9 @@ if ! nvidia-smi -L > /dev/null 2>&1; then
   echo "bench_gpu.sh: skipped: no GPU answers here"
   exit 0
 fi
-if [ ! -x "$build/taper" ]; then scripts/build.sh "$build" taper -DTAPER_CUDA=ON; fi
+for program in taper taper_levels; do
+  if [ ! -x "$build/$program" ]; then scripts/build.sh "$build" $program -DTAPER_CUDA=ON; fi
+done
 device=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr ' ' '_')
 records=bench/records/$device
 mkdir -p "$records"
@@ -26,3 +28,4 @@ for arch in mamba2 mamba2_post gdn gdn_post rwkv7 rwkv7_post gla gla_post retnet
   "$build/taper" bench --model ${arch}_180m --vocab 128256 --batch 8 --seq 2048 --device cuda:0 --dtype bf16 --seconds 1 \
     --record "$records/model.jsonl" --commit "$commit"
 done
+"$build/taper_levels" --seconds 120 --record "$records/levels.jsonl" --commit "$commit"

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Writes the tables of README.md, docs/profiling.md and docs/training_gpu.md from bench/records: bench_tables.py [--check] [ROOT]."""
 import json
+import math
 import pathlib
 import re
 import sys
@@ -107,6 +108,42 @@ def precision_rows(records):
     return rows
 
 
+def levels_table(root):
+    """The ladder of matmul, and our own kernels beside cuBLASLt at a model's products: of the newest commit measured."""
+    def mean(values):
+        return math.exp(sum(map(math.log, values)) / len(values))
+
+    text = []
+    for folder in sorted((root / "bench/records").iterdir()):
+        path = folder / "levels.jsonl"
+        if not path.is_file():
+            continue
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        newest = records[-1]["commit"]
+        found = {(r["kernel"], r["case"]): r for r in records if r["commit"] == newest}
+        kernels = list(dict.fromkeys(k for k, _ in found if k != "own"))
+        theirs = {case: r["tflops"] for (k, case), r in found.items() if k == "cublaslt" and r["of_a_model"]}
+        text += [f"{records[-1]['device']}, commit {newest} (`taper_levels`), bf16, products of a model:", "",
+                 "| kernel | products it takes and is timed at | TFLOP/s, geometric mean | of cuBLASLt, geometric mean |", "|---|---|---|---|"]
+        for kernel in kernels:
+            ours = {case: found[kernel, case]["tflops"] for case in theirs if (kernel, case) in found}
+            if ours and kernel != "rule":
+                text.append(f"| `{kernel}` | {len(ours)} | {mean(ours.values()):.0f} | {mean([ours[c] / theirs[c] for c in ours]):.2f} |")
+        text.append("")
+        own = found.get(("own", "a model"))
+        if own:
+            text += [f"Our own, each product by the first kernel that takes it, over cuBLASLt: {own['geomean_of_cublaslt']:.2f} in the geometric mean of "
+                     f"{own['products']} products, {own['least_of_cublaslt']:.2f} at the least.", ""]
+        text += ["| product, M x N x K | cuBLASLt | our own |", "|---|---|---|"]
+        for case, peer in theirs.items():
+            best = next((found[k, case] for k in ("wgmma", "pipelined", "tensor_cores")
+                         if (k, case) in found and not (k == "wgmma" and int(case.split("x")[0]) <= 128)), None)
+            if best:
+                text.append(f"| {case} | {peer:.0f} TFLOP/s | `{best['kernel']}` {best['tflops']:.0f} TFLOP/s, {best['tflops'] / peer:.2f} |")
+        text.append("")
+    return "\n".join(text or ["No record yet: `scripts/bench_gpu.sh` on a GPU makes one.", ""])
+
+
 def fill(path, marker, text, check):
     """Puts text between the two comments of a page, or, checking, says whether it stands there."""
     page = path.read_text()
@@ -129,6 +166,7 @@ def main():
     fill(root / "docs/profiling.md", "predictions", prediction_table(root), check)
     fill(root / "docs/training_gpu.md", "shipped", from_records(root, "train", ("config", "sets"), training_rows), check)
     fill(root / "docs/training_gpu.md", "precision", from_records(root, "precision", ("arch", "post", "seed", "precision"), precision_rows), check)
+    fill(root / "docs/profiling.md", "ladder", levels_table(root), check)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-// taper_levels [SECONDS [KERNEL...]]: the kernels of matmul (cuda/levels) against f64 and against each other, on a GPU.
+// taper_levels [--seconds N] [--record FILE] [--commit HASH] [KERNEL...]: the kernels of matmul (cuda/levels) against f64 and
+// against each other, on a GPU.
 //
-// Each kernel runs in a process of its own that is ended after SECONDS (default 60), so that one that hangs costs only
-// itself. Prints one JSON line per kernel and product: TFLOP/s, the ratio to cuBLASLt, the relative error. Exit 1 if a
-// kernel fails or is wrong.
+// Each kernel runs in a process of its own that is ended after N seconds (default 60), so that one that hangs costs only
+// itself. Prints one JSON line per kernel and product: TFLOP/s, the ratio to cuBLASLt, the relative error; then the ratio
+// of our own kernels to cuBLASLt over a model's products, their geometric mean. --record appends the lines of what was
+// timed to a file of records. Exit 1 if a kernel fails or is wrong, 2 for wrong usage; without a GPU it says so, exit 0.
 #include <fmt/format.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -13,6 +15,7 @@
 #include <map>
 #include <sstream>
 
+#include "tensor/file.h"
 #include "tensor/ops/matmul.h"
 
 using namespace taper;
@@ -52,6 +55,7 @@ struct Case {
   int64_t M, N, K;
   bool transpose_a, transpose_b, accumulate;
   Dtype operands, result;
+  bool of_a_model = false;
   std::string text() const {
     return fmt::format("{}x{}x{} {}{} {}{}", M, N, K, transpose_a ? "T" : "N", transpose_b ? "T" : "N", name(result),
                        accumulate ? " +=" : "");
@@ -80,10 +84,10 @@ std::vector<Case> cases() {
                       {257, 768},
                       {128256, 768}}) {
     const int64_t rows = N > 100000 ? 4096 : 16384;
-    all.push_back({rows, N, K, false, true, false, Dtype::bf16, Dtype::bf16});
-    all.push_back({rows, K, N, false, false, false, Dtype::bf16, Dtype::bf16});
-    all.push_back({rows, K, N, false, false, true, Dtype::bf16, Dtype::bf16});
-    all.push_back({N, K, rows, true, false, true, Dtype::bf16, Dtype::f32});
+    all.push_back({rows, N, K, false, true, false, Dtype::bf16, Dtype::bf16, true});
+    all.push_back({rows, K, N, false, false, false, Dtype::bf16, Dtype::bf16, true});
+    all.push_back({rows, K, N, false, false, true, Dtype::bf16, Dtype::bf16, true});
+    all.push_back({N, K, rows, true, false, true, Dtype::bf16, Dtype::f32, true});
   }
   for (Dtype t : {Dtype::f32, Dtype::f64}) {
     all.push_back({333, 271, 197, false, true, true, t, t});
@@ -111,9 +115,11 @@ double error_of(const Case& x, const Tensor& c, bool added) {
   return std::sqrt(difference / norm);
 }
 
-// One kernel, in its own process: a line "case TFLOP/s error" for each product it takes.
+// One kernel, in its own process: the GPU's name, then a line "case TFLOP/s error" for each product it takes.
 void child(MatmulBy by, int out) {
   Device& device = open_device("cuda:0");
+  const std::string product = device.product() + "\n";
+  if (write(out, product.data(), product.size()) < 0) return;
   const std::vector<Case> all = cases();
   const bool slow = by == MatmulBy::naive || by == MatmulBy::shared_tiles;
   for (size_t i = 0; i < all.size(); ++i) {
@@ -151,12 +157,14 @@ void child(MatmulBy by, int out) {
   }
 }
 
+constexpr const char* no_gpu = "no GPU";
+
 struct Measured {
   double tflops, error;
 };
 
 // What the child printed before it ended or its time was up; `how` says how it ended where that was not in peace.
-std::map<size_t, Measured> measure(MatmulBy by, unsigned seconds, std::string& how) {
+std::map<size_t, Measured> measure(MatmulBy by, unsigned seconds, std::string& device, std::string& how) {
   int ends[2];
   if (pipe(ends) != 0) raise("pipe failed");
   const pid_t pid = fork();
@@ -165,6 +173,9 @@ std::map<size_t, Measured> measure(MatmulBy by, unsigned seconds, std::string& h
     int code = 0;
     try {
       child(by, ends[1]);
+    } catch (const Error& e) {
+      fmt::print(stderr, "{}: {}\n", kernels::name(by), e.what());
+      code = e.code == Exit::unavailable && !dynamic_cast<const OutOfMemory*>(&e) ? int(e.code) : 1;
     } catch (const std::exception& e) {
       fmt::print(stderr, "{}: {}\n", kernels::name(by), e.what());
       code = 1;
@@ -178,50 +189,108 @@ std::map<size_t, Measured> measure(MatmulBy by, unsigned seconds, std::string& h
   close(ends[0]);
   int status = 0;
   waitpid(pid, &status, 0);
-  how = WIFSIGNALED(status)   ? (WTERMSIG(status) == SIGALRM ? "out of time" : "killed by a signal")
+  how = WIFEXITED(status) && WEXITSTATUS(status) == int(Exit::unavailable) ? no_gpu
+        : WIFSIGNALED(status) ? (WTERMSIG(status) == SIGALRM ? "out of time" : "killed by a signal")
         : WEXITSTATUS(status) ? "failed"
                               : "";
   std::map<size_t, Measured> found;
   std::istringstream lines(text);
+  if (std::string product; std::getline(lines, product)) device = product;
   size_t i;
   for (Measured m; lines >> i >> m.tflops >> m.error;) found[i] = m;
   return found;
 }
 
+// The first of our own that takes the product, as the rule would choose without cuBLASLt.
+const Measured* own(const std::map<MatmulBy, std::map<size_t, Measured>>& measured, size_t i, int64_t rows) {
+  for (MatmulBy by : {MatmulBy::wgmma, MatmulBy::pipelined, MatmulBy::tensor_cores}) {
+    if (by == MatmulBy::wgmma && rows <= 128) continue;
+    if (measured.contains(by) && measured.at(by).contains(i)) return &measured.at(by).at(i);
+  }
+  return nullptr;
+}
+
+struct Options {
+  unsigned seconds = 60;
+  std::string record, commit;
+  std::vector<std::string> kernels;
+};
+
+bool parse(int argc, char** argv, Options& o) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string a = argv[i];
+    if (!a.starts_with("--")) {
+      o.kernels.push_back(a);
+      continue;
+    }
+    if (i + 1 == argc) return false;
+    if (a == "--seconds") o.seconds = unsigned(std::atoi(argv[++i]));
+    else if (a == "--record") o.record = argv[++i];
+    else if (a == "--commit") o.commit = argv[++i];
+    else return false;
+  }
+  return o.seconds > 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  const unsigned seconds = argc > 1 ? unsigned(std::stoi(argv[1])) : 60;
+  Options o;
+  if (!parse(argc, argv, o)) {
+    fmt::print(stderr, "taper_levels [--seconds N] [--record FILE] [--commit HASH] [KERNEL...]\n");
+    return int(Exit::usage);
+  }
   const std::vector<Case> all = cases();
-  std::map<size_t, Measured> peer;
+  std::map<MatmulBy, std::map<size_t, Measured>> measured;
+  std::string device;
   int faults = 0;
+  const auto print = [&](std::string line, bool keep) {
+    line = "{" + line + fmt::format(",\"device\":\"{}\",\"commit\":\"{}\"}}", device, o.commit);
+    fmt::print("{}\n", line);
+    std::fflush(stdout);
+    if (keep && !o.record.empty()) append_line(o.record, line);
+  };
   for (MatmulBy by : {MatmulBy::cublaslt, MatmulBy::wgmma, MatmulBy::pipelined, MatmulBy::tensor_cores,
                       MatmulBy::register_tiles, MatmulBy::shared_tiles, MatmulBy::naive, MatmulBy::rule}) {
-    if (argc > 2 && std::none_of(argv + 2, argv + argc,
-                                 [&](const char* wanted) { return std::string_view(wanted) == kernels::name(by); }))
-      continue;
+    if (!o.kernels.empty() && std::ranges::find(o.kernels, kernels::name(by)) == o.kernels.end()) continue;
     std::string how;
-    const auto found = measure(by, seconds, how);
-    if (by == MatmulBy::cublaslt) peer = found;
+    const auto& found = measured[by] = measure(by, o.seconds, device, how);
+    if (how == no_gpu) {
+      fmt::print("skipped: no GPU\n");
+      return 0;
+    }
+    const auto& peer = measured[MatmulBy::cublaslt];
     for (const auto& [i, m] : found) {
-      const double limit = all[i].result == Dtype::bf16     ? 5e-3
-                           : all[i].result == Dtype::f64    ? 1e-13
-                           : all[i].operands == Dtype::bf16 ? 5e-5  // tensor cores cut the last bits of long sums
-                                                            : 1e-5;
+      const Case& x = all[i];
+      const double limit = x.result == Dtype::bf16     ? 5e-3
+                           : x.result == Dtype::f64    ? 1e-13
+                           : x.operands == Dtype::bf16 ? 5e-5  // tensor cores cut the last bits of long sums
+                                                       : 1e-5;
       const bool good = m.error <= limit;  // NaN is not
       faults += !good;
-      const double ratio = peer.contains(i) && peer[i].tflops > 0 ? m.tflops / peer[i].tflops : 0;
-      fmt::print(
-          "{{\"kernel\":\"{}\",\"case\":\"{}\",\"operands\":\"{}\",\"tflops\":{:.1f},\"of_cublaslt\":{:.3f},\"error\":{"
-          ":.2e},\"ok\":{}}}\n",
-          kernels::name(by), all[i].text(), name(all[i].operands), m.tflops, ratio, m.error, good);
+      const double ratio = peer.contains(i) && peer.at(i).tflops > 0 ? m.tflops / peer.at(i).tflops : 0;
+      print(fmt::format("\"kernel\":\"{}\",\"case\":\"{}\",\"operands\":\"{}\",\"of_a_model\":{},\"tflops\":{:.1f},"
+                        "\"of_cublaslt\":{:.3f},\"error\":{:.2e},\"ok\":{}",
+                        kernels::name(by), x.text(), name(x.operands), x.of_a_model, m.tflops, ratio, m.error, good),
+            m.tflops > 0);
     }
     if (!how.empty()) {
-      fmt::print("{{\"kernel\":\"{}\",\"fault\":\"{} after {} of its cases\"}}\n", kernels::name(by), how,
-                 found.size());
+      print(fmt::format("\"kernel\":\"{}\",\"fault\":\"{} after {} of its cases\"", kernels::name(by), how, found.size()), false);
       ++faults;
     }
-    std::fflush(stdout);
   }
+  double logarithms = 0, least = 0;
+  int products = 0;
+  for (const auto& [i, theirs] : measured[MatmulBy::cublaslt]) {
+    const Measured* ours = own(measured, i, all[i].M);
+    if (!all[i].of_a_model || theirs.tflops == 0 || !ours || ours->tflops == 0) continue;
+    const double ratio = ours->tflops / theirs.tflops;
+    logarithms += std::log(ratio);
+    least = products++ ? std::min(least, ratio) : ratio;
+  }
+  if (products)
+    print(fmt::format("\"kernel\":\"own\",\"case\":\"a model\",\"products\":{},\"geomean_of_cublaslt\":{:.3f},\"least_of_cublaslt\":{:.3f}",
+                      products, std::exp(logarithms / products), least),
+          true);
   return faults != 0;
 }
