@@ -1,6 +1,7 @@
 // info: what this build is, what a preset or configuration amounts to, and what a run has learned.
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "apps/commands.h"
 #include "apps/trained.h"
@@ -8,6 +9,7 @@
 #include "tensor/error.h"
 #include "tensor/gemm.h"
 #include "tensor/kernel.h"
+#include "tensor/ops/matmul.h"
 #include "tensor/parallel.h"
 
 namespace taper {
@@ -20,18 +22,42 @@ struct Options {
   int64_t vocab = 0;
 };
 
+// Who multiplies which product there, a line per dtype.
+Json matmul_rules(Device& gpu) {
+  std::string text;
+  kernels::matmul_backends({.on = &gpu, .text = &text});
+  Json lines = Json::array();
+  std::istringstream all(text);
+  for (std::string line; std::getline(all, line);) lines.push_back(line);
+  return lines;
+}
+
 Json build_info() {
   Json kernels = Json::object();
   for (const KernelSlots& k : registered_kernels())
     for (int d = 0; d < device_kinds_with_kernels; ++d)
       if (k.filled[d]) kernels[k.name].push_back(name(DeviceKind(d)));
-  return {{"version", version},
-          {"compiler", __VERSION__},
-          {"device", open_device("auto").name()},
-          {"threads", thread_count()},
-          {"gemm", gemm_backend()},
-          {"presets", model_presets()},
-          {"kernels", kernels}};
+  Json out{{"version", version},
+           {"compiler", __VERSION__},
+           {"device", open_device("auto").name()},
+           {"threads", thread_count()},
+           {"gemm", gemm_backend()}};
+  out["driver"] = "none: this build has no CUDA backend";
+  out["cublaslt"] = nullptr;
+  out["gpus"] = Json::array();
+  for (const BackendFacts& backend : backends()) {
+    out["driver"] = backend.driver;
+    if (!backend.library.empty()) out["cublaslt"] = backend.library;
+    for (const DeviceFacts& d : backend.devices) {
+      Json gpu{{"name", d.name}, {"product", d.product}, {"capability", d.capability}, {"memory_bytes", d.memory}};
+      if (d.fault.empty()) gpu["kernels"] = d.kernels, gpu["matmul"] = matmul_rules(open_device(d.name));
+      else gpu["fault"] = d.fault;
+      out["gpus"].push_back(gpu);
+    }
+  }
+  out["presets"] = model_presets();
+  out["kernels"] = kernels;
+  return out;
 }
 
 // Counted by building the model where memory costs nothing.
@@ -67,6 +93,18 @@ void print_plain(const Json& info) {
           for (size_t i = 0; i < shown; ++i) fmt::print(" {:.4g}", all[i * (all.size() - 1) / std::max<size_t>(1, shown - 1)].get<double>());
           fmt::print("\n");
         }
+    } else if (key == "gpus") {
+      if (value.empty()) fmt::print("gpus: none\n");
+      for (const Json& gpu : value) {
+        const auto text = [&](const char* field) { return gpu[field].get<std::string>(); };
+        fmt::print("{}: {}, compute capability {}, {:.1f} GiB; {}\n", text("name"), text("product"), text("capability"),
+                   gpu["memory_bytes"].get<double>() / double(1 << 30),
+                   gpu.contains("fault") ? "does not run this build's kernels: " + text("fault") : "runs kernels compiled for " + text("kernels"));
+        if (gpu.contains("matmul"))
+          for (const Json& line : gpu["matmul"]) fmt::print("  {}\n", line.get<std::string>());
+      }
+    } else if (key == "cublaslt") {
+      fmt::print("cublaslt: {}\n", value.is_null() ? "not here" : value.get<std::string>());
     } else if (key == "kernels") {
       fmt::print("kernels:\n");
       for (const auto& [kernel, devices] : value.items()) {

@@ -5,9 +5,11 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <map>
 
 #include "apps/sources.h"
 #include "apps/trainer.h"
+#include "tensor/gemm.h"
 #include "tensor/parallel.h"
 
 namespace taper {
@@ -51,6 +53,30 @@ int64_t peak_resident_bytes() {
 }
 
 int64_t Plan::resident() const { return host + std::max(step_peak, eval_peak); }
+// Not in the plan: what a kernel takes while it runs (a few tensors like its own), cuBLASLt's workspace, the pool's rounding.
+int64_t Plan::on_gpu() const {
+  const int64_t tensors = std::max(step_peak, eval_peak);
+  return tensors + tensors / 16 + 2 * (largest.empty() ? 0 : largest[0].second) + (int64_t(32) << 20);
+}
+
+std::string advice_to_fit(const Config& config, size_t bytes) {
+  const auto size = [](int64_t n) { return n >= 1 << 30 ? fmt::format("{:.1f} GiB", double(n) / double(1 << 30)) : fmt::format("{:.1f} MiB", double(n) / double(1 << 20)); };
+  const Plan given = plan_run(config);
+  std::string text = "; the largest tensors of a step: ";
+  for (const auto& [name, n] : given.largest) text += fmt::format("{}{} {}", text.ends_with(": ") ? "" : ", ", name, size(n));
+  Config less = config;
+  int64_t predicted = 0;
+  for (int64_t batch = config.train.batch; batch >= 1; --batch) {
+    if (config.train.batch % batch != 0) continue;  // only these keep a step's tokens
+    less.train.batch = batch;
+    less.train.accumulate = config.train.accumulate * config.train.batch / batch;
+    predicted = plan_run(less).on_gpu();
+    if (predicted > int64_t(bytes) || batch == config.train.batch) continue;  // what was given did not fit, whatever is predicted
+    return text + fmt::format("; a batch that fits: --set train.batch={} --set train.accumulate={} ({} predicted)", batch,
+                              less.train.accumulate, size(predicted));
+  }
+  return text + fmt::format("; not even train.batch=1 fits ({} predicted): use a smaller model, data.sequence or model.vocab", size(predicted));
+}
 
 Plan plan_run(const Config& config) {
   Device& device = open_device("plan");
@@ -59,21 +85,31 @@ Plan plan_run(const Config& config) {
   const size_t before = device.bytes_live();
   const auto peak = [&] { return int64_t(device.bytes_peak() - before); };
   Trainer trainer(config, device, std::make_unique<EmptySource>(config, config.train.batch, config.data.sequence, device));
-  int64_t matrices = 0;
+  int64_t matrices = 0, tiles = 1;
+  const int64_t tokens = config.train.batch * config.data.sequence;
   for (const Parameter* p : trainer.model.parameters()) {
     plan.parameters += p->value.numel();
     if (p->trainable) plan.trainable += p->value.numel();
     plan.weights += int64_t(p->value.bytes());
     const bool looked_up = p->name == "embedding.weight" && !trainer.model.config.tied_head;  // and not multiplied by
-    if (p->value.rank() == 2 && !looked_up) matrices += p->value.numel();
+    if (p->value.rank() == 2 && !looked_up) {
+      const int64_t out = p->value.size(0), in = p->value.size(1);
+      matrices += out * in;
+      tiles = std::max({tiles, gemm_tiles(tokens, out), gemm_tiles(tokens, in), gemm_tiles(out, in)});
+    }
     plan.table += fmt::format("{:<40} {:<18} {:>12}{}{}\n", p->name, p->value.shape().text(), p->value.numel(),
                               p->trainable ? "" : "  frozen", p->decays() ? "  decays" : "");
   }
   plan.moments = int64_t(device.bytes_live() - before) - plan.weights;
   plan.flops_per_token = flops_per_token(trainer.model, matrices);
-  trainer.step();
+  std::map<const void*, std::pair<std::string, int64_t>> values;  // by address: views of a tensor are that tensor
+  for (const Parameter* p : trainer.model.parameters()) values.emplace(p->value.data<void>(), std::pair(p->name, int64_t(p->value.bytes())));
+  trainer.step([&](const std::string& name, const Tensor& t) { values.emplace(t.data<void>(), std::pair(name, int64_t(t.bytes()))); });
   trainer.step();  // the second finds what the first leaves behind
   plan.step_peak = peak();
+  for (const auto& [at, value] : values) plan.largest.push_back(value);
+  std::ranges::stable_sort(plan.largest, std::greater{}, &std::pair<std::string, int64_t>::second);
+  plan.largest.resize(std::min<size_t>(3, plan.largest.size()));
 
   const int64_t length = config.data.sequence;
   EmptySource batches(config, batch_for_length(config, length), length, device);
@@ -84,10 +120,11 @@ Plan plan_run(const Config& config) {
     trainer.model.loss(tape, batch.ids, batch.labels, batch.packing, {});
     plan.eval_peak = peak();
   }
-  // This process has done all but the work. To come: a few decoded blocks and batches of the loader,
-  // and the workspace of the matrix products on each thread.
-  const int64_t batch_bytes = 3 * 4 * config.train.batch * length;
-  plan.host = peak_resident_bytes() + (3 + config.train.accumulate) * batch_bytes + int64_t(thread_count()) * (4 << 20);
+  // This process has done all but the work. To come: a few decoded blocks and batches of the loader; the stack of each
+  // thread and what it packs for the small products of a scan; what as many as a large product keeps at work pack for it.
+  const int64_t batch_bytes = 3 * 4 * tokens, threads = thread_count();
+  plan.host = peak_resident_bytes() + (3 + config.train.accumulate) * batch_bytes + threads * (256 << 10) +
+              std::min(threads, tiles) * gemm_bytes_per_thread();
   return plan;
 }
 

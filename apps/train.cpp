@@ -66,12 +66,7 @@ void evaluate_now(Trainer& trainer, Run& run, Progress& progress, const Evaluate
   progress.note(fmt::format("eval at step {}: loss {:.4f}, {:.4f} bits per byte over {} tokens", trainer.steps(), e.loss(), e.bits_per_byte(), e.tokens));
 }
 
-int train(const Options& o, const Common& common) {
-  const Config given = o.config.load();
-  // A dry run may have no data yet: then it needs a vocabulary.
-  const Config config = o.dry_run && given.model.vocab ? given : resolve_with_data(given);
-  if (o.dry_run) return dry_run(config, common);
-
+int train(const Config& config, const Options& o, const Common& common) {
   const StopSignal stop;
   Device& device = open_device(config.run.device);
   Trainer trainer(config, device, training_source(config, device));
@@ -126,6 +121,18 @@ int train(const Options& o, const Common& common) {
                                               {"loss", now.step ? nlohmann::ordered_json(now.loss) : nullptr},
                                               {"resident_bytes", peak_resident_bytes()}}.dump());
   return 0;
+}
+
+int train(const Options& o, const Common& common) {
+  const Config given = o.config.load();
+  // A dry run may have no data yet: then it needs a vocabulary.
+  const Config config = o.dry_run && given.model.vocab ? given : resolve_with_data(given);
+  if (o.dry_run) return dry_run(config, common);
+  try {
+    return train(config, o, common);
+  } catch (const OutOfMemory& e) {  // by now its memory is free again
+    fail(e.code, "{}{}", e.facts, advice_to_fit(config, e.capacity));
+  }
 }
 
 }  // namespace

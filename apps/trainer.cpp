@@ -94,11 +94,11 @@ Tensor Trainer::walk(const Batch& batch, double weight, int64_t step, int64_t mi
   return losses.value;
 }
 
-void Trainer::step() {
+void Trainer::step(const Watch& watch) {
   const std::vector<Batch> batches = draw();
   loss_ = {};
   for (size_t micro = 0; micro < batches.size(); ++micro) {
-    const Tensor loss = walk(batches[micro], weight_of(batches, batches[micro]), steps_, int64_t(micro), {.into = gradients_.into()});
+    const Tensor loss = walk(batches[micro], weight_of(batches, batches[micro]), steps_, int64_t(micro), {.into = gradients_.into()}, watch);
     if (loss_) kernels::accumulate({.sum = loss_, .d = loss});
     else loss_ = loss;
   }

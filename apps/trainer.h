@@ -22,7 +22,8 @@ class Trainer {
   // config: resolved. Errors (78): a precision the device does not train in; a vocabulary smaller than the data's.
   Trainer(const Config& config, Device& device, std::unique_ptr<BatchSource> source);
 
-  void step();
+  using Watch = std::function<void(const std::string& value, const Tensor&)>;  // sees each value by name, see Tape::watch
+  void step(const Watch& watch = {});
   bool done() const { return steps_ >= config.train.steps; }
   int64_t steps() const { return steps_; }
   int64_t tokens_per_step() const { return config.train.accumulate * config.train.batch * config.data.sequence; }
@@ -50,7 +51,6 @@ class Trainer {
   std::vector<Batch> draw();
   double weight_of(const std::vector<Batch>& batches, const Batch& batch) const;
   // One micro-batch, forward and backward, in train.bptt_segments pieces: its part of the step's loss [].
-  using Watch = std::function<void(const std::string& value, const Tensor&)>;
   Tensor walk(const Batch& batch, double weight, int64_t step, int64_t micro, const BackwardOptions& options, const Watch& watch = {}) const;
   Gradients gradients_;
   int64_t steps_ = 0, look_steps_ = 0;

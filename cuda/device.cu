@@ -13,6 +13,7 @@
 #include <mutex>
 #include <vector>
 
+#include "cuda/blas.h"
 #include "cuda/launch.cuh"
 
 namespace taper::cuda {
@@ -25,28 +26,46 @@ namespace {
 // Compiled for the architectures of this build: a GPU that cannot run it can run nothing here.
 __global__ void probe_kernel() {}
 
-std::string probe(int index) {  // why this GPU cannot run our kernels; empty: it can
+std::string tenths(int tens) { return std::to_string(tens / 10) + "." + std::to_string(tens % 10); }
+std::string cuda_version(int v) { return "CUDA " + std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10); }
+
+struct Machine {
+  int gpus = 0;
+  std::string driver;  // in words
+  std::string fault;   // why no GPU answers, and what to do; empty where one does
+};
+Machine machine() {
+  Machine m;
+  int version = 0;
+  cudaDriverGetVersion(&version);
+  const cudaError_t error = cudaGetDeviceCount(&m.gpus);
+  cudaGetLastError();  // both answers are here
+  if (error != cudaSuccess) m.gpus = 0;
+  m.driver = version == 0 ? "none" : cuda_version(version) + "; this build: " + cuda_version(CUDART_VERSION);
+  if (version == 0) m.fault = "no NVIDIA driver is installed; install one";
+  else if (error == cudaErrorInsufficientDriver)
+    m.fault = "the NVIDIA driver is too old: it speaks " + cuda_version(version) + ", this build needs " +
+              cuda_version(CUDART_VERSION) + "; update it";
+  else if (error == cudaErrorNoDevice || (error == cudaSuccess && m.gpus == 0))
+    m.fault = "the NVIDIA driver finds no GPU; unset CUDA_VISIBLE_DEVICES if that hides it";
+  else if (error != cudaSuccess)
+    m.fault = std::string("the NVIDIA driver does not start: ") + cudaGetErrorString(error) + "; see what nvidia-smi says";
+  return m;
+}
+
+// Why this GPU cannot run our kernels; empty: it can.
+std::string probe(int index) {
   cudaFuncAttributes attributes;
   cudaError_t error = cudaSetDevice(index);
   if (error == cudaSuccess) error = cudaFuncGetAttributes(&attributes, probe_kernel);
+  int major = 0, minor = 0;
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index);
+  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index);
   cudaGetLastError();  // the answer is returned, not left behind for the next check
-  return error == cudaSuccess ? "" : cudaGetErrorString(error);
-}
-
-int device_count() {
-  int count = 0;
-  const cudaError_t error = cudaGetDeviceCount(&count);
-  cudaGetLastError();
-  return error == cudaSuccess ? count : 0;
-}
-
-std::string driver() {  // in words
-  int version = 0;
-  cudaDriverGetVersion(&version);
-  cudaGetLastError();
-  if (version == 0) return "no NVIDIA driver is installed";
-  return "the driver speaks CUDA " + std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10) +
-         ", this build " + std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
+  if (error == cudaSuccess) return "";
+  if (error == cudaErrorNoKernelImageForDevice)
+    return "it has compute capability " + tenths(major * 10 + minor) + ", for which none was compiled";
+  return cudaGetErrorString(error);
 }
 
 // Pinned memory for uploads: the next bytes of a ring of four parts. A part is used again once the copies out of it have
@@ -147,9 +166,10 @@ class CudaDevice final : public Device {
       cudaGetLastError();
       size_t free = 0, total = 0;
       cuda_check(cudaMemGetInfo(&free, &total));
-      unavailable(name() + ": memory for " + mebibytes(bytes) + " more is wanted; " + mebibytes(bytes_live()) +
-                  " are in use, the largest tensors " + largest() + ", and " + mebibytes(free) + " of " + mebibytes(total) +
-                  " are free; use a smaller train.batch and more train.accumulate");
+      throw OutOfMemory(name() + ": memory is out: " + mebibytes(bytes) + " more are wanted; " + mebibytes(free) +
+                            " of " + mebibytes(total) + " are free, " + mebibytes(bytes_live()) +
+                            " in use here, the largest tensors " + largest(),
+                        bytes_live() + free, std::source_location::current());
     }
     cuda_check(error);
     sizes_[p] = bytes;
@@ -157,10 +177,8 @@ class CudaDevice final : public Device {
   }
   // Runs in destructors: an error here was caused earlier, and the next launch or wait reports it.
   void give(void* p, size_t) override {
-    {
-        sizes_.erase(p);
-    }
-    cudaFreeAsync(p, use());
+    sizes_.erase(p);
+    if (cudaSetDevice(index_) == cudaSuccess) cudaFreeAsync(p, stream_);
   }
 
  private:
@@ -185,25 +203,48 @@ class CudaDevice final : public Device {
 };
 
 Device& open(int index) {
-  const int count = device_count();
-  if (count == 0) unavailable("cuda: no GPU answers; " + driver() + "; use device cpu");
-  if (index >= count)
-    unavailable("cuda: this machine has GPU 0 to " + std::to_string(count - 1) + "; got cuda:" + std::to_string(index));
+  const Machine m = machine();
+  if (m.gpus == 0) unavailable("cuda: " + m.fault + ", or use device cpu");
+  if (index >= m.gpus)
+    unavailable("cuda: no such GPU: this machine has cuda:0 to cuda:" + std::to_string(m.gpus - 1) + "; got cuda:" +
+                std::to_string(index));
   if (const std::string fault = probe(index); !fault.empty())
-    unavailable("cuda:" + std::to_string(index) + ": the GPU does not run this build's kernels (" + fault +
-                "); build with its CMAKE_CUDA_ARCHITECTURES or use device cpu");
+    unavailable("cuda:" + std::to_string(index) + ": this build's kernels do not run there: " + fault +
+                "; build for it with CMAKE_CUDA_ARCHITECTURES, or use device cpu");
   // Never destroyed: the driver may be gone before static storage is.
   static std::mutex mutex;
   static auto& devices = *new std::vector<std::unique_ptr<CudaDevice>>;
   const std::lock_guard lock(mutex);
-  if (devices.size() < size_t(count)) devices.resize(size_t(count));
+  if (devices.size() < size_t(m.gpus)) devices.resize(size_t(m.gpus));
   if (!devices[size_t(index)]) devices[size_t(index)] = std::make_unique<CudaDevice>(index);
   return *devices[size_t(index)];
 }
 
-bool available() { return device_count() > 0 && probe(0).empty(); }
+bool available() { return machine().gpus > 0 && probe(0).empty(); }
 
-const DeviceOpener opener{"cuda", open, available};
+BackendFacts facts() {
+  const Machine m = machine();
+  BackendFacts all{.driver = m.fault.empty() ? m.driver : m.fault, .library = blas_version(), .devices = {}};
+  for (int i = 0; i < m.gpus; ++i) {
+    DeviceFacts d;
+    d.name = "cuda:" + std::to_string(i);
+    d.fault = probe(i);
+    cudaDeviceProp properties;
+    if (cudaGetDeviceProperties(&properties, i) == cudaSuccess) {
+      d.product = properties.name;
+      d.capability = tenths(properties.major * 10 + properties.minor);
+      d.memory = properties.totalGlobalMem;
+    }
+    cudaFuncAttributes attributes;
+    if (d.fault.empty() && cudaFuncGetAttributes(&attributes, probe_kernel) == cudaSuccess)
+      d.kernels = tenths(attributes.ptxVersion);
+    cudaGetLastError();
+    all.devices.push_back(d);
+  }
+  return all;
+}
+
+const DeviceOpener opener{"cuda", open, available, facts};
 
 }  // namespace
 }  // namespace taper::cuda

@@ -7,15 +7,19 @@
 #include <string>
 
 #include "tensor/device.h"
+#include "tensor/profile.h"
 #include "tensor/raise.h"
 #include "tensor/tensor.h"
 
 namespace taper::cuda {
 
-// Raises the CUDA error, named, with the line that asked. After a launch: cuda_check(cudaGetLastError()).
+// Raises the CUDA error, named, with the line that asked. After a launch: cuda_check(cudaGetLastError()). Where kernels run
+// while the host goes on, that line says little of who failed.
 inline void cuda_check(cudaError_t error, std::source_location at = std::source_location::current()) {
   if (error == cudaSuccess) return;
-  raise(std::string("cuda: ") + cudaGetErrorName(error) + ": " + cudaGetErrorString(error), at);
+  raise(std::string("cuda: ") + cudaGetErrorName(error) + ": " + cudaGetErrorString(error) +
+            (sync_every_op ? "" : "; --sync-every-op names the kernel that failed"),
+        at);
 }
 
 // The device's stream. Asking for it also makes the device current for the calling thread.

@@ -121,6 +121,7 @@ class Plan final : public HostDevice {
 struct Opener {
   Device& (*open)(int);
   bool (*available)();
+  BackendFacts (*facts)();
 };
 std::map<std::string, Opener, std::less<>>& openers() {
   static std::map<std::string, Opener, std::less<>> table;
@@ -134,8 +135,14 @@ bool every_kernel_runs_on_gpus() {
 
 }  // namespace
 
-DeviceOpener::DeviceOpener(std::string_view prefix, Device& (*open)(int), bool (*available)()) {
-  openers().emplace(prefix, Opener{open, available});
+DeviceOpener::DeviceOpener(std::string_view prefix, Device& (*open)(int), bool (*available)(), BackendFacts (*facts)()) {
+  openers().emplace(prefix, Opener{open, available, facts});
+}
+
+std::vector<BackendFacts> backends() {
+  std::vector<BackendFacts> all;
+  for (const auto& [prefix, opener] : openers()) all.push_back(opener.facts());
+  return all;
 }
 
 Device& open_device(std::string_view name) {

@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace taper {
 
@@ -61,9 +62,24 @@ class Device {
 // no such GPU (69).
 Device& open_device(std::string_view name);
 
-// Registers how a kind of device is opened: static const DeviceOpener _{"cuda", open, available};
+// What is known of a backend's devices without opening one; no driver, no device and no library are answers too.
+struct DeviceFacts {
+  std::string name, product;   // "cuda:0", "NVIDIA H100 80GB HBM3"
+  std::string capability;      // "9.0"
+  size_t memory = 0;           // bytes
+  std::string kernels;         // the capability for which those that run there were compiled: "9.0"
+  std::string fault;           // why this build's kernels do not run there; empty: they do
+};
+struct BackendFacts {
+  std::string driver;   // in words
+  std::string library;  // "cuBLASLt 13.0.2"; "": not installed
+  std::vector<DeviceFacts> devices;
+};
+std::vector<BackendFacts> backends();  // of this build, beside the CPU
+
+// Registers how a kind of device is opened: static const DeviceOpener _{"cuda", open, available, facts};
 struct DeviceOpener {
-  DeviceOpener(std::string_view prefix, Device& (*open)(int index), bool (*available)());
+  DeviceOpener(std::string_view prefix, Device& (*open)(int index), bool (*available)(), BackendFacts (*facts)());
 };
 
 }  // namespace taper

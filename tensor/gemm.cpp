@@ -132,8 +132,8 @@ void tiled(const Gemm<T>& g) {
     raise("gemm: k and row lengths must be below 2^31");
   if (g.m == 0 || g.n == 0) return;
   if (g.k == 0) return scale_c(g);
-  const int64_t rows = (g.m + tile_m - 1) / tile_m, columns = (g.n + tile_n - 1) / tile_n;
-  parallel_for(rows * columns, 1, [&](int64_t first, int64_t last) {
+  const int64_t columns = (g.n + tile_n - 1) / tile_n;
+  parallel_for(gemm_tiles(g.m, g.n), 1, [&](int64_t first, int64_t last) {
     for (int64_t tile = first; tile < last; ++tile) {
       const int64_t i = tile / columns * tile_m, j = tile % columns * tile_n;
       Gemm<T> t = g;
@@ -153,6 +153,9 @@ void gemm(const Gemm<float>& g) { tiled(g); }
 void gemm(const Gemm<double>& g) { tiled(g); }
 void gemm_blocked(const Gemm<float>& g) { blocked(g); }
 void gemm_blocked(const Gemm<double>& g) { blocked(g); }
+
+int64_t gemm_tiles(int64_t m, int64_t n) { return (m + tile_m - 1) / tile_m * ((n + tile_n - 1) / tile_n); }
+int64_t gemm_bytes_per_thread() { return (tile_m + tile_n) * 384 * int64_t(sizeof(float)); }
 
 const char* gemm_backend() { return cblas_usable() ? "cblas" : "blocked"; }
 

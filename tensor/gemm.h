@@ -31,6 +31,11 @@ void gemm(const Gemm<double>& g);
 void gemm_blocked(const Gemm<float>& g);
 void gemm_blocked(const Gemm<double>& g);
 
+// For predictions of memory: the tiles of a C [m,n], which is how many threads it can keep at work, and the bytes that each
+// of them packs operands into (f32; of the depth that CBLAS packs at a time, 384 or near it).
+int64_t gemm_tiles(int64_t m, int64_t n);
+int64_t gemm_bytes_per_thread();
+
 const char* gemm_backend();  // "cblas" or "blocked"
 
 }  // namespace taper

@@ -29,6 +29,15 @@ struct Error : std::runtime_error {
   Exit code;
 };
 
+// A device's memory is out. The message says what was wanted and what there is; whoever knows what the user can change
+// (a batch) says it instead of the last words.
+struct OutOfMemory : Error {
+  OutOfMemory(const std::string& facts, size_t capacity, std::source_location at)
+      : Error(facts + "; use a smaller batch or model", at, Exit::unavailable), facts(facts), capacity(capacity) {}
+  std::string facts;
+  size_t capacity;  // bytes that this process had, and could have had
+};
+
 // Raises an internal error: a caller inside the program broke a contract.
 [[noreturn]] void raise(std::string message,
                         std::source_location at = std::source_location::current());

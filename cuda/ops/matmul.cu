@@ -40,11 +40,11 @@ bool takes(Device& device, const Product& p, MatmulBy by) {
 
 // In order of speed: the first that takes the product.
 constexpr MatmulBy of_bf16[] = {MatmulBy::cublaslt, MatmulBy::wgmma, MatmulBy::pipelined, MatmulBy::tensor_cores};
+constexpr int64_t wgmma_rows = 128;  // wgmma makes 256 at a time: with these or fewer, half of them or more were empty
 constexpr MatmulBy of_others[] = {MatmulBy::cublaslt, MatmulBy::register_tiles};
 
 MatmulBy choice(Device& device, const Product& p) {
-  // wgmma makes 256 rows at a time: half of them or more would be empty.
-  auto suits = [&](MatmulBy by) { return takes(device, p, by) && !(by == MatmulBy::wgmma && p.M <= 128); };
+  auto suits = [&](MatmulBy by) { return takes(device, p, by) && !(by == MatmulBy::wgmma && p.M <= wgmma_rows); };
   if (p.relu_squared && suits(MatmulBy::wgmma)) return MatmulBy::wgmma;  // it saves the pass that squares
   if (p.operands == Dtype::bf16) return *std::find_if(of_bf16, of_bf16 + 3, suits);
   return *std::find_if(of_others, of_others + 1, suits);
@@ -187,13 +187,16 @@ void backends(const MatmulBackends& b) {
   const std::string blas = cuda::blas_version();
   auto line = [&](const char* dtypes, const auto& order) {
     std::string text = std::string("matmul ") + dtypes + ": the first that takes the product of";
+    const char* separator = " ";
     for (MatmulBy by : order) {
       const bool missing =
           (by == MatmulBy::cublaslt && blas.empty()) || (by == MatmulBy::wgmma && !cuda::matmul_wgmma_runs());
-      text += std::string(" ") + name(by) +
+      text += separator + std::string(name(by)) +
               (missing                    ? " (not here)"
                : by == MatmulBy::cublaslt ? " (" + blas + ")"
+               : by == MatmulBy::wgmma    ? " (more than " + std::to_string(wgmma_rows) + " rows)"
                                           : "");
+      separator = ", ";
     }
     return text + "\n";
   };

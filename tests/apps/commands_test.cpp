@@ -7,23 +7,6 @@
 using namespace taper;
 using namespace taper::test;
 
-namespace {
-
-// One line on stderr that contains `message`, the exit code, nothing on stdout.
-void refuses(const Scratch& s, const std::vector<std::string>& arguments, int code, const std::string& message, uint64_t file_limit = 0) {
-  const Ended e = run(s, arguments, file_limit);
-  CAPTURE(e.err);
-  CHECK(e.code == code);
-  const size_t at = e.err.rfind("taper: ");
-  REQUIRE(at != std::string::npos);
-  const std::string last = e.err.substr(at);
-  CHECK(last.find(message) != std::string::npos);
-  CHECK(last.find('\n') == last.size() - 1);
-  CHECK(e.out.empty());
-}
-
-}  // namespace
-
 TEST_CASE("program: help and version are 0, wrong usage is 2") {
   const Scratch s;
   const Ended help = run(s, {"--help"}), version = run(s, {"--version"});
@@ -63,6 +46,7 @@ TEST_CASE("info: parameter counts are the specification's") {
   const Ended build = run(s, {"info", "--json"});
   CHECK(build.out.find("\"ssd_scan.forward\"") != std::string::npos);
   CHECK(build.out.find("\"gemm\"") != std::string::npos);
+  for (const char* key : {"\"driver\": \"", "\"cublaslt\": ", "\"gpus\": ["}) CHECK(build.out.find(key) != std::string::npos);
 }
 
 TEST_CASE("prepare: what is not there or not text is refused, and nothing is left behind") {

@@ -12,16 +12,6 @@ using namespace taper::test;
 
 namespace {
 
-void refuses(const Scratch& s, const std::vector<std::string>& arguments, int code, const std::string& message) {
-  const Ended e = run(s, arguments);
-  CAPTURE(e.err);
-  CHECK(e.code == code);
-  CHECK(e.err.starts_with("taper: "));
-  CHECK(e.err.find(message) != std::string::npos);
-  CHECK(e.err.find('\n') == e.err.size() - 1);
-  CHECK(e.out.empty());
-}
-
 std::string done(const Scratch& s, const std::vector<std::string>& arguments) {
   const Ended e = run(s, arguments);
   REQUIRE_MESSAGE(e.code == 0, e.err);

@@ -39,6 +39,8 @@ class Scratch {
   Path dir_;
 };
 
+inline std::string binary = TAPER_BINARY;  // the program that is run
+
 struct Ended {
   int code = -1;  // exit code, or 128 + the signal that ended it
   std::string out, err;
@@ -52,7 +54,7 @@ class Process {
     static int number = 0;
     out_ = scratch / ("out" + std::to_string(number));
     err_ = scratch / ("err" + std::to_string(number++));
-    std::vector<char*> argv{const_cast<char*>(TAPER_BINARY)};
+    std::vector<char*> argv{binary.data()};
     for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
     argv.push_back(nullptr);
     pid_ = fork();
@@ -66,7 +68,7 @@ class Process {
       setrlimit(RLIMIT_FSIZE, &limit);
     }
     setenv("NO_COLOR", "1", 1);
-    execv(TAPER_BINARY, argv.data());
+    execv(binary.c_str(), argv.data());
     _exit(127);
   }
   ~Process() {
@@ -101,6 +103,19 @@ class Process {
 
 inline Ended run(const Scratch& scratch, const std::vector<std::string>& arguments, uint64_t file_limit = 0) {
   return Process(scratch, arguments, file_limit).wait();
+}
+
+// One line on stderr that contains `message`, the exit code, nothing on stdout.
+inline void refuses(const Scratch& s, const std::vector<std::string>& arguments, int code, const std::string& message, uint64_t file_limit = 0) {
+  const Ended e = run(s, arguments, file_limit);
+  CAPTURE(e.err);
+  CHECK(e.code == code);
+  const size_t at = e.err.rfind("taper: ");
+  REQUIRE(at != std::string::npos);
+  const std::string last = e.err.substr(at);
+  CHECK(last.find(message) != std::string::npos);
+  CHECK(last.find('\n') == last.size() - 1);
+  CHECK(e.out.empty());
 }
 
 // Text that a model can learn a little of, the same in every run: `documents` files of about a kilobyte.

@@ -99,7 +99,7 @@ class Build:
         self.core = max(time_of(h) for pattern in CORE_HEADERS for h in glob.glob(pattern))
 
     def translate(self, source):
-        output = f"{self.directory}/translated/{source}" + ("" if source.endswith((".h", ".cuh")) else ".cpp")
+        output = translate.output_of(f"{self.directory}/translated", source)
         made = time_of(output)
         if made is None or made < max(time_of(source), self.translator):
             text = translate.translated(source)

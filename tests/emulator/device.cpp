@@ -196,7 +196,8 @@ Device& open(int index) {
   return device;
 }
 bool available() { return true; }
-const taper::DeviceOpener opener{"cuda", open, available};
+taper::BackendFacts facts() { return {.driver = "emulator", .library = "", .devices = {}}; }
+const taper::DeviceOpener opener{"cuda", open, available, facts};
 
 bool on_device(const void* p) { return emulator::points_into_memory(p); }
 

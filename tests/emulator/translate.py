@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Turns CUDA files into C++ for the emulator; the lines keep their numbers, so messages name the CUDA file.
 
-usage: translate.py SOURCE     SOURCE is named from the root of the tree, as it shall stand in messages
+usage: translate.py SOURCE                      prints it; SOURCE is named from the root of the tree, as it shall stand in messages
+       translate.py --into DIRECTORY SOURCE...  writes each into the directory, a file that has changed, for the tests of CMake
 """
+import os
 import re
 import sys
 
@@ -327,5 +329,28 @@ def translated(source):
         return once + f"#error {e}\n"
 
 
+def output_of(directory, source):
+    return f"{directory}/{source}" + ("" if source.endswith((".h", ".cuh")) else ".cpp")
+
+
+def write_into(directory, sources):
+    for source in sources:
+        if f'"{source}"' in HEADERS:
+            continue
+        path, text = output_of(directory, source), translated(source)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        try:
+            with open(path) as f:
+                if f.read() == text:
+                    continue
+        except FileNotFoundError:
+            pass
+        with open(path, "w") as f:
+            f.write(text)
+
+
 if __name__ == "__main__":
-    print(translated(sys.argv[1]), end="")
+    if sys.argv[1] == "--into":
+        write_into(sys.argv[2], sys.argv[3:])
+    else:
+        print(translated(sys.argv[1]), end="")
