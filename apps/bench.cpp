@@ -138,9 +138,8 @@ OpTimes time_build(const Build& build, const std::vector<int>& outputs, const st
 
 // A speed is never printed on a wrong result: forward and the definition's forward must agree here too. A GPU is held
 // against its own f64, which the laws hold against the CPU's: at these sizes the CPU would take minutes.
-void gate(const OpCase& c, const Bench& b, Device& device, Dtype dtype) {
+void gate(const OpCase& c, const Bench& b, const std::vector<Tensor>& inputs, Device& device, Dtype dtype) {
   const bool gpu = device.kind() == DeviceKind::cuda;
-  const std::vector<Tensor> inputs = test::draw(c, b.example, device, dtype);
   auto outputs = [](const Build& build, const std::vector<Tensor>& in) {
     std::vector<Var> vars;
     for (const Tensor& x : in) vars.push_back(constant(x));
@@ -181,8 +180,8 @@ Json bench_op(const Options& o, Device& device) {
   Json out = Json::array();
   for (const Bench& b : found->bench) {
     if (b.large != (gpu && has_large)) continue;
-    gate(*found, b, device, dtype);
     const std::vector<Tensor> inputs = test::draw(*found, b.example, device, dtype);
+    gate(*found, b, inputs, device, dtype);
     const OpTimes t = time_build(b.example.build, b.example.timed_outputs, inputs, device, o.seconds);
     // The bytes of a case count f32.
     const double wide = dtype == Dtype::f64 ? 2 : dtype == Dtype::bf16 ? 0.5 : 1;
@@ -205,8 +204,9 @@ Json bench_op(const Options& o, Device& device) {
 // Forward, backward and update on random tokens.
 class Step {
  public:
-  Step(const ModelConfig& config, const Options& o, Device& device, bool fused)
+  Step(const ModelConfig& config, const Options& o, Device& device, bool fused, bool recompute)
       : device_(device),
+        recompute_(recompute),
         model_(config, 1, device, o.dtype == "f64" ? Dtype::f64 : Dtype::f32, dtype_of(o)),
         optimizer_({}, model_.parameters()), gradients_(model_.parameters()) {
     model_.fused = fused;
@@ -220,6 +220,7 @@ class Step {
   void operator()() {
     {
       Tape tape;
+      tape.recompute = recompute_;
       const Var loss = model_.loss(tape, ids_, labels_, {}, {.factor = 1 / double(ids_.numel())}).loss;
       BackwardOptions options;
       options.into = gradients_.into();
@@ -232,6 +233,7 @@ class Step {
 
  private:
   Device& device_;
+  const bool recompute_;
   LanguageModel model_;
   AdamW optimizer_;
   Gradients gradients_;
@@ -246,7 +248,7 @@ Json bench_model(const Options& o, Device& device) {
   if (!config.vocab) config.vocab = o.vocab;
   if (o.layers) config.layers = o.layers;
   const bool gpu = device.kind() == DeviceKind::cuda;
-  Step step(config, o, device, given.fusion == "full");
+  Step step(config, o, device, given.fusion == "full", given.train.recompute);
   step();
   device.synchronize();
   const double first = seconds_since_start();

@@ -4,8 +4,11 @@
 #include <cstring>
 
 #include "tensor/error.h"
+#include "tensor/parallel.h"
 
 namespace taper {
+
+static constexpr int64_t grain = 1 << 16;  // elements that a thread converts at least
 
 Tensor::Tensor(Device& device, const Shape& shape, Dtype dtype) : shape_(shape), dtype_(dtype) {
   int64_t bytes;
@@ -86,7 +89,9 @@ Tensor from_doubles(Device& device, const Shape& shape, Dtype dtype, std::span<c
   Tensor t;
   visit<float, double, bf16>("from_doubles", dtype, [&]<class T>() {
     std::vector<T> cast(values.size());
-    for (size_t i = 0; i < values.size(); ++i) cast[i] = T(Acc<T>(values[i]));
+    parallel_for(int64_t(values.size()), grain, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) cast[size_t(i)] = T(Acc<T>(values[size_t(i)]));
+    });
     t = from_host<T>(device, shape, cast);
   });
   return t;
@@ -104,10 +109,12 @@ std::vector<double> to_doubles(const Tensor& t) {
   std::vector<double> values(size_t(t.numel()));
   visit<float, double, bf16, int32_t, int64_t>("to_doubles", t.dtype(), [&]<class T>() {
     const std::vector<T> host = to_host<T>(t);
-    for (size_t i = 0; i < host.size(); ++i) {
-      if constexpr (std::is_same_v<T, bf16>) values[i] = float(host[i]);
-      else values[i] = double(host[i]);
-    }
+    parallel_for(int64_t(host.size()), grain, [&](int64_t begin, int64_t end) {
+      for (size_t i = size_t(begin); i < size_t(end); ++i) {
+        if constexpr (std::is_same_v<T, bf16>) values[i] = float(host[i]);
+        else values[i] = double(host[i]);
+      }
+    });
   });
   return values;
 }

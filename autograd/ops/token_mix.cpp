@@ -41,7 +41,8 @@ MixResult token_mix(const Var& x, const Var& last, const std::vector<Var>& weigh
   outputs.push_back(tail);
   kernels::token_mix_forward({.x = v, .last = last.value, .weight = weight, .y = y, .tail = tail, .packing = packing});
 
-  const std::vector<Var> outs = record(op, inputs, outputs, [v, l = last.value, weight, packing, n](Flow& flow) {
+  const std::vector<Var> outs = record(op, inputs, outputs, [x = Saved(x), l = last.value, weight, packing, n](Flow& flow) {
+    const Tensor v = x.get();
     kernels::TokenMixBackward d{.x = v, .last = l, .weight = weight, .packing = packing};
     for (int m = 0; m < n; ++m) {
       if (flow.has(output_edges[m])) d.d_y[size_t(m)] = flow.from(output_edges[m]);

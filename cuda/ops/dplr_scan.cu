@@ -2,7 +2,7 @@
 //   plan     bf16, K = V = 64: what each chunk of 64 does to a state, then the states one after the other, then (backward)
 //            the gradients; all products on tensor cores. Else, and for heads whose decays are too strong for that: one block
 //            per head walks pieces of 16 tokens with the state in shared memory
-//   grid     B*H*chunks blocks of 256 (first and last step), B*H blocks of 128 (walk); plain: B*H blocks of 256
+//   grid     B*H*chunks blocks of 256 (first step) and 512 (gradients), B*H blocks of 128 (walk); plain: B*H blocks of 256
 //   traffic  bf16, 8 x 2048 tokens, 12 heads: forward 480 MB, of them 250 for what the steps tell each other: 160 us at 3 TB/s;
 //            backward 750 MB: 250 us. Inputs and outputs alone: 250 MB and 430 MB
 //   limits   f32 f64 bf16; any shape and decay; where a head's matrices do not fit into shared memory they lie in HBM

@@ -26,29 +26,20 @@ struct alignas(16) ForwardStep : Step {
 constexpr int prepare_threads = 256, prepare_warps = prepare_threads / 32;
 
 struct BackwardShared {
-  Tile r, a, b;  // a: then W^T
-  Tile value;    // v, or dY
-  Tile result;   // U^T; backward: R
-  Triangle P_b, A_b;
-  Block inverse[blocks];
-  float part[prepare_warps][channels], scale[2][channels];
+  Tile r, a;   // then P_b and A_b, then P_b and W^T
+  Tile b;
+  Tile value;  // v, or dY
+  Tile A_k;    // then U^T; backward: R
+  Inverse inverse;
+  Decays<prepare_warps> decays;
 };
 struct ForwardShared : BackwardShared {
-  Tile k;
-  Triangle P_k, A_k;
+  Tile k, P_k;
 };
 template <bool backward>
 using PrepareShared = std::conditional_t<backward, BackwardShared, ForwardShared>;
 
 __device__ inline uint4 as_vector(const uint32_t (&f)[4]) { return {f[0], f[1], f[2], f[3]}; }
-
-// A tile to memory, row by row.
-__device__ inline void write_tile(bf16* g, const Tile& t) {
-  for (int e = int(threadIdx.x); e < tokens * 8; e += prepare_threads) *reinterpret_cast<uint4*>(g + e * 8) = t.as<uint4>(e / 8, e % 8 * 8);
-}
-__device__ inline void clear_rows(Tile& t, int rows) {
-  for (int e = int(threadIdx.x); e < rows * 8; e += prepare_threads) t.as<uint4>(e / 8, e % 8 * 8) = uint4{};
-}
 
 template <bool backward>
 __global__ void __launch_bounds__(prepare_threads, 3)
@@ -60,79 +51,94 @@ __global__ void __launch_bounds__(prepare_threads, 3)
   auto& s = *reinterpret_cast<PrepareShared<backward>*>(s_memory);
   const Chunk c(v, first + blockIdx.x);
   auto& step = g_steps[blockIdx.x];
-  const int thread = int(threadIdx.x), lane = thread % 32, warp = thread / 32, own = warp % 4;
+  const int thread = int(threadIdx.x), lane = thread % 32, warp = thread / 32, own = warp % 4 * block;
   const bool for_w = warp < 4;  // these four warps solve for W, the others for U
 
   copy_tile<prepare_threads>(s.value, g_value ? g_value + c.at : nullptr, c.stride, c.length);
   cuda::copy_async_commit();
-  Tile* k = nullptr;
-  if constexpr (!backward) k = &s.k;
-  const bool fits = scale_operands(v, c, s.part, s.scale, s.r, s.a, k, s.b);
+  Tile *k = nullptr, *P_k = nullptr;
+  if constexpr (!backward) k = &s.k, P_k = &s.P_k;
+  const bool fits = scale_operands<prepare_warps>(v, c, s.decays, s.r, s.a, k, s.b);
   cuda::copy_async_wait<0>();
   if (thread == 0) g_strong[c.slot] = !fits;
   if (!fits) return;
   __syncthreads();
 
-  // Pairs: of r^ and a^ with k^ and b^, half a kind per warp; backward b^ alone, a quarter per warp.
-  {
-    constexpr int most = backward ? 3 : 5;
-    const bool of_a = warp / 4, with_b = backward || warp / 2 % 2;
-    const auto number = [&](int m) { return backward ? warp % 4 + 4 * m : warp % 2 * most + m; };
-    const auto here = [&](int m) { return !backward || m < 2 || number(m) < triangle; };
-    const Tile &query = of_a ? s.a : s.r, &key = with_b ? s.b : *k;
-    Triangle* to = of_a ? &s.A_b : &s.P_b;
-    if constexpr (!backward)
-      if (!with_b) to = of_a ? &s.A_k : &s.P_k;
-    Sum sum[most] = {};
+  // Pairs: of r^ and a^ with k^ and b^, half a kind per warp; backward b^ alone, a quarter per warp. They wait in registers
+  // until nobody reads r^ and a^ any more.
+  constexpr int most_pairs = backward ? 3 : 5;
+  const bool of_a = warp / 4, with_b = backward || warp / 2 % 2;
+  const auto number = [&](int m) { return backward ? warp % 4 + 4 * m : warp % 2 * most_pairs + m; };
+  uint32_t pairs[most_pairs][4], r_own[blocks][4], x[blocks][4];
 #pragma unroll
-    for (int m = 0; m < most; ++m)
-      if (here(m))
-        pair_block(
-            sum[m], [&](uint32_t (&f)[4], int q) { load_left(f, query, row_in_triangle(number(m)), q); },
-            [&](uint32_t (&f)[4], int q) { load_right_turned(f, key, column_in_triangle(number(m)), q); });
-#pragma unroll
-    for (int m = 0; m < most; ++m)
-      if (here(m)) {
-        uint32_t f[4];
-        mask(sum[m], c, row_in_triangle(number(m)), column_in_triangle(number(m)), of_a);
-        pack(f, sum[m]);
-        store(to->at[number(m)], f);
-      }
+  for (int m = 0; m < most_pairs; ++m) {
+    if (backward && m == 2 && number(m) >= triangle) continue;
+    const int I = row_in_triangle(number(m)), J = column_in_triangle(number(m));
+    Sum sum = {};
+    pair_block(
+        sum, [&](uint32_t (&f)[4], int q) { load_left(f, &(of_a ? s.a : s.r).at[I * block][q * block]); },
+        [&](uint32_t (&f)[4], int q) { load_right_turned(f, &(with_b ? s.b : *k).at[J * block][q * block]); });
+    mask(sum, c, I, J, of_a);
+    pack(pairs[m], sum);
   }
+  if (for_w)
+#pragma unroll
+    for (int I = 0; I < blocks; ++I) {
+      load_left(r_own[I], &s.r.at[I * block][own]);
+      load_left_turned(x[I], &s.a.at[I * block][own]);
+    }
+  __syncthreads();
+  Tile &P_b = s.r, &A_b = s.a;
+  {
+    Tile& to = of_a ? (with_b ? A_b : s.A_k) : with_b ? P_b : *P_k;
+#pragma unroll
+    for (int m = 0; m < most_pairs; ++m) {
+      if (backward && m == 2 && number(m) >= triangle) continue;
+      store(&to.at[row_in_triangle(number(m)) * block][column_in_triangle(number(m)) * block], pairs[m]);
+    }
+  }
+  if (c.starts)  // what a later document start hides does not reach the state after the chunk
+    for (int e = thread; e < c.last_start * 8; e += prepare_threads) {
+      *reinterpret_cast<uint4*>(&s.b.at[e / 8][e % 8 * 8]) = uint4{};
+      if (k) *reinterpret_cast<uint4*>(&k->at[e / 8][e % 8 * 8]) = uint4{};
+    }
   __syncthreads();
 
   // W^T and U^T: the right sides are a^ and A_k V.
-  Sum sum[blocks] = {};
-  uint32_t x[blocks][4];
+  Sum sum[1][blocks] = {};
   if (for_w) {
-    invert(s.inverse[warp], s.A_b(warp, warp));
+    invert(s.inverse, A_b, warp);
 #pragma unroll
     for (int I = 0; I < blocks; ++I) {
-      load_left_turned(x[I], s.a, I, own);
-      unpack(sum[I], x[I]);
+      unpack(sum[0][I], x[I]);
+      clear_outside<true>(sum[0][I], I * block, 0, c.first_start);
     }
-    if (c.starts)
-#pragma unroll
-      for (int I = 0; I < blocks; ++I) clear_outside<true>(sum[I], I * block, 0, c.first_start);
-  } else if constexpr (!backward) {
+  } else if (!backward) {
 #pragma unroll
     for (int J = 0; J < blocks; ++J) {
       uint32_t left[4], f[4];
-      load_left_turned(left, s.value, J, own);
+      load_left_turned(left, &s.value.at[J * block][own]);
 #pragma unroll
       for (int I = J; I < blocks; ++I) {
-        load_right_turned(f, s.A_k(I, J));
-        multiply(sum[I], left, f);
+        load_right_turned(f, &s.A_k.at[I * block][J * block]);
+        multiply(sum[0][I], left, f);
       }
     }
   }
-  clear_rows(s.b, c.last_start);  // a later document start hides them from the state
-  if constexpr (!backward) clear_rows(s.k, c.last_start);
   __syncthreads();
-  if (for_w || !backward) substitute(sum, x, s.A_b, s.inverse);
-  write_tile(&step.b[0][0], s.b);
-  if (thread < 2 * channels) (&step.scale[0][0])[thread] = (&s.scale[0][0])[thread];
+  for (int e = thread; e < tokens * 8; e += prepare_threads)
+    *reinterpret_cast<uint4*>(&step.b[e / 8][e % 8 * 8]) = *reinterpret_cast<const uint4*>(&s.b.at[e / 8][e % 8 * 8]);
+  if (thread < 2 * channels) (&step.scale[0][0])[thread] = (&s.decays.scale[0][0])[thread];
   if (thread == 0) step.keeps = c.starts == 0;
+  if (for_w || !backward) {
+    uint32_t solved[1][blocks][4];
+    substitute(sum, solved, A_b, s.inverse);
+#pragma unroll
+    for (int I = 0; I < blocks; ++I)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) x[I][e] = solved[0][I][e];
+  }
+  __syncthreads();  // A_b and A_k were read by all; W^T and U^T take their places
 
   // R and Y, not transposed.
   if (for_w) {
@@ -140,55 +146,56 @@ __global__ void __launch_bounds__(prepare_threads, 3)
     for (int I = 0; I < blocks; ++I) {
       Sum r;
       uint32_t f[4];
-      load_left(f, s.r, I, own);
-      unpack(r, f);
-      if (c.starts) clear_outside<false>(r, I * block, 0, c.first_start);
+      unpack(r, r_own[I]);
+      clear_outside<false>(r, I * block, 0, c.first_start);
 #pragma unroll
       for (int J = 0; J <= I; ++J) {
-        load_left(f, s.P_b(I, J));
+        load_left(f, &P_b.at[I * block][J * block]);
         multiply_turned(r, f, x[J]);
       }
       pack(f, r);
-      if constexpr (backward) store(s.result, I, own, f);
-      else step.r[I][own][lane] = as_vector(f);
-      store(s.a, own, I, x[I]);
+      if constexpr (backward) store(&s.A_k.at[I * block][own], f);
+      else step.r[I][warp][lane] = as_vector(f);
+      store(&A_b.at[own][I * block], x[I]);
     }
   } else if constexpr (!backward) {
     uint32_t value[blocks][4];
 #pragma unroll
-    for (int J = 0; J < blocks; ++J) load_right(value[J], s.value, J, own);
+    for (int J = 0; J < blocks; ++J) load_right(value[J], &s.value.at[J * block][own]);
 #pragma unroll
     for (int I = 0; I < blocks; ++I) {
       Sum y = {};
       uint32_t f[4];
 #pragma unroll
       for (int J = 0; J <= I; ++J) {
-        load_left(f, s.P_b(I, J));
+        load_left(f, &P_b.at[I * block][J * block]);
         multiply_turned(y, f, x[J]);
-        load_left(f, s.P_k(I, J));
+        load_left(f, &P_k->at[I * block][J * block]);
         multiply(y, f, value[J]);
       }
       pack(f, y);
-      step.y[own][I][lane] = as_vector(f);
-      store(s.result, own, I, x[I]);
+      step.y[warp % 4][I][lane] = as_vector(f);
+      store(&s.A_k.at[own][I * block], x[I]);
     }
   }
   __syncthreads();
 
-  write_tile(&step.w[0][0], s.a);
+  for (int e = thread; e < tokens * 8; e += prepare_threads)
+    *reinterpret_cast<uint4*>(&step.w[e / 8][e % 8 * 8]) = *reinterpret_cast<const uint4*>(&A_b.at[e / 8][e % 8 * 8]);
   // N^T, 16 columns of V and 32 channels per warp
   Sum n[2] = {};
 #pragma unroll
   for (int J = 0; J < blocks; ++J) {
     uint32_t value[4], u[4], f[4];
-    load_left_turned(value, s.value, J, own);
-    if constexpr (!backward) load_left(u, s.result, own, J);
+    load_left_turned(value, &s.value.at[J * block][own]);
+    if constexpr (!backward) load_left(u, &s.A_k.at[own][J * block]);
 #pragma unroll
     for (int q = 0; q < 2; ++q) {
-      load_right(f, backward ? s.result : *k, J, warp / 4 * 2 + q);
+      const int at = (warp / 4 * 2 + q) * block;
+      load_right(f, &(backward ? s.A_k : *k).at[J * block][at]);
       multiply(n[q], value, f);
       if constexpr (!backward) {
-        load_right(f, s.b, J, warp / 4 * 2 + q);
+        load_right(f, &s.b.at[J * block][at]);
         multiply(n[q], u, f);
       }
     }
@@ -197,7 +204,7 @@ __global__ void __launch_bounds__(prepare_threads, 3)
   for (int q = 0; q < 2; ++q) {
     uint32_t f[4];
     pack(f, n[q]);
-    step.n[own][warp / 4 * 2 + q][lane] = as_vector(f);
+    step.n[warp % 4][warp / 4 * 2 + q][lane] = as_vector(f);
   }
 }
 

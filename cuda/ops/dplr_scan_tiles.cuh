@@ -15,33 +15,14 @@ namespace taper::kernels::dplr_tiles {
 
 constexpr int tokens = 64, channels = 64;  // of a tile: its rows are tokens or channels
 constexpr int block = 16, blocks = 4;      // triangular matrices are handled by blocks
+constexpr int wide_row = 72;               // of a matrix of f32: the lanes of a Sum reach all banks
 constexpr float lowest = -56;
 
-// 64 x 64. A row is eight pieces of 16 bytes, in an order of its own: eight rows of one column of pieces lie in all banks.
+// Rows of 144 bytes: eight of them, 16 bytes each, lie in all banks once.
 struct alignas(16) Tile {
-  bf16 at[tokens * channels];
-  __device__ static int place(int row, int column) { return row * channels + ((column / 8 ^ row % 8) * 8 + column % 8); }
-  __device__ bf16& operator()(int row, int column) { return at[place(row, column)]; }
-  __device__ const bf16& operator()(int row, int column) const { return at[place(row, column)]; }
-  template <class T>  // of 4 or 16 bytes, aligned
-  __device__ T& as(int row, int column) { return *reinterpret_cast<T*>(at + place(row, column)); }
-  template <class T>
-  __device__ const T& as(int row, int column) const { return *reinterpret_cast<const T*>(at + place(row, column)); }
+  static constexpr int row = 72;
+  bf16 at[tokens][row];
 };
-// 16 x 16, of a triangular matrix.
-struct alignas(16) Block {
-  bf16 at[block * block];
-  __device__ static int place(int row, int column) { return row * block + ((column / 8 ^ row / 4 % 2) * 8 + column % 8); }
-};
-constexpr int triangle = 10;  // blocks on and below the diagonal, column by column
-struct Triangle {
-  Block at[triangle];
-  __device__ static constexpr int number(int I, int J) { return I + J * (7 - J) / 2; }
-  __device__ Block& operator()(int I, int J) { return at[number(I, J)]; }
-  __device__ const Block& operator()(int I, int J) const { return at[number(I, J)]; }
-};
-__device__ constexpr int row_in_triangle(int n) { return int(0x3323213210 >> 4 * n & 15); }
-__device__ constexpr int column_in_triangle(int n) { return int(0x3221110000 >> 4 * n & 15); }
 
 struct View {
   const bf16 *g_r, *g_k, *g_v, *g_a, *g_b;  // [B,T,H,64]
@@ -86,33 +67,27 @@ struct Chunk {
 
 // ---- fragments ----
 
-// Block (I,J) of a tile, or a block, as the left factor; as the right factor, two fragments of 8 columns. `turned` takes
-// its transpose. A lane gives the address of 16 bytes of a row.
-__device__ inline int lane_of() { return int(threadIdx.x) % 32; }
-__device__ inline const bf16* straight(const Tile& t, int I, int J) {
-  const int lane = lane_of();
-  return t.at + I * block * channels + lane % 16 * channels + ((lane / 16 ^ lane % 8) ^ 2 * J) * 8;
+// A 16x16 block as the left factor; as the right factor, two fragments of 8 columns. `turned` takes its transpose.
+template <int row = Tile::row>
+__device__ void load_left(uint32_t (&f)[4], const bf16* corner) {
+  const int lane = int(threadIdx.x) % 32;
+  cuda::ldmatrix_x4(f, corner + lane % 16 * row + lane / 16 * 8);
 }
-__device__ inline const bf16* turned(const Tile& t, int I, int J) {
-  const int lane = lane_of(), row = lane % 8 + lane / 16 * 8;
-  return t.at + I * block * channels + row * channels + ((lane / 8 % 2 ^ lane % 8) ^ 2 * J) * 8;
+template <int row = Tile::row>
+__device__ void load_left_turned(uint32_t (&f)[4], const bf16* corner) {
+  const int lane = int(threadIdx.x) % 32;
+  cuda::ldmatrix_x4_trans(f, corner + (lane % 8 + lane / 16 * 8) * row + lane / 8 % 2 * 8);
 }
-__device__ inline const bf16* straight(const Block& b) {
-  const int lane = lane_of();
-  return b.at + Block::place(lane % 16, lane / 16 * 8);
+template <int row = Tile::row>
+__device__ void load_right(uint32_t (&f)[4], const bf16* corner) {
+  const int lane = int(threadIdx.x) % 32;
+  cuda::ldmatrix_x4_trans(f, corner + lane % 16 * row + lane / 16 * 8);
 }
-__device__ inline const bf16* turned(const Block& b) {
-  const int lane = lane_of();
-  return b.at + Block::place(lane % 8 + lane / 16 * 8, lane / 8 % 2 * 8);
+template <int row = Tile::row>
+__device__ void load_right_turned(uint32_t (&f)[4], const bf16* corner) {
+  const int lane = int(threadIdx.x) % 32;
+  cuda::ldmatrix_x4(f, corner + (lane % 8 + lane / 16 * 8) * row + lane / 8 % 2 * 8);
 }
-template <class... Where>
-__device__ void load_left(uint32_t (&f)[4], const Where&... where) { cuda::ldmatrix_x4(f, straight(where...)); }
-template <class... Where>
-__device__ void load_left_turned(uint32_t (&f)[4], const Where&... where) { cuda::ldmatrix_x4_trans(f, turned(where...)); }
-template <class... Where>
-__device__ void load_right(uint32_t (&f)[4], const Where&... where) { cuda::ldmatrix_x4_trans(f, straight(where...)); }
-template <class... Where>
-__device__ void load_right_turned(uint32_t (&f)[4], const Where&... where) { cuda::ldmatrix_x4(f, turned(where...)); }
 
 using Sum = float[2][4];  // a 16x16 block of f32: two tiles of 8 columns
 
@@ -147,15 +122,15 @@ __device__ inline void unpack(Sum& sum, const uint32_t (&f)[4]) {
 __device__ inline int row_of(int e) { return int(threadIdx.x) % 32 / 4 + e / 2 * 8; }
 __device__ inline int column_of(int t, int e) { return t * 8 + int(threadIdx.x) % 4 * 2 + e % 2; }
 
-// Stores a block, packed.
-__device__ inline void store(Tile& t, int I, int J, const uint32_t (&f)[4]) {
-#pragma unroll
-  for (int e = 0; e < 4; ++e) t.as<uint32_t>(I * block + row_of(e % 2 * 2), J * block + column_of(e / 2, 0)) = f[e];
-}
-__device__ inline void store(Block& b, const uint32_t (&f)[4]) {
-#pragma unroll
-  for (int e = 0; e < 4; ++e)
-    *reinterpret_cast<uint32_t*>(b.at + Block::place(row_of(e % 2 * 2), column_of(e / 2, 0))) = f[e];
+// Stores a block, packed, so that (row, column) of the block lies at corner + row * Tile::row + column.
+__device__ inline void store(bf16* corner, const uint32_t (&f)[4]) {
+  const int lane = int(threadIdx.x) % 32;
+  uint32_t* to = reinterpret_cast<uint32_t*>(corner + lane / 4 * Tile::row + lane % 4 * 2);
+  constexpr int down = 8 * Tile::row / 2, across = 4;
+  to[0] = f[0];
+  to[down] = f[1];
+  to[across] = f[2];
+  to[down + across] = f[3];
 }
 
 // ---- the phases ----
@@ -165,88 +140,91 @@ template <int threads>
 __device__ void copy_tile(Tile& s, const bf16* g, int64_t stride, int length) {
   for (int e = int(threadIdx.x); e < tokens * 8; e += threads) {
     const int i = e / 8, q = e % 8 * 8;
-    if (g) cuda::copy_async(&s(i, q), g + (i < length ? i * stride : 0) + q, i < length);
-    else s.as<uint4>(i, q) = uint4{};
+    if (g) cuda::copy_async(&s.at[i][q], g + (i < length ? i * stride : 0) + q, i < length);
+    else *reinterpret_cast<uint4*>(&s.at[i][q]) = uint4{};
   }
 }
 
-// log2 of the decays of a lane's two channels in its warp's share of the tokens; 0 where a document starts.
-template <int share>
-__device__ void load_decays(float2 (&w)[share], const View& v, const Chunk& c, int first) {
-  constexpr float log2_e = 0x1.715476p0f;
-#pragma unroll
-  for (int i = 0; i < share; ++i) {
-    const int t = first + i;
-    const bool counts = t < c.length && !(c.starts >> t & 1);
-    w[i] = counts ? *reinterpret_cast<const float2*>(v.g_log_w + c.at + t * c.stride + 2 * lane_of()) : float2{0, 0};
-  }
-#pragma unroll
-  for (int i = 0; i < share; ++i) w[i].x *= log2_e, w[i].y *= log2_e;
-}
-
-// Of the lane's two channels: e before token `first`, where a warp's share begins, and the sums over the chunk's halves.
 template <int warps>
-struct Exponents {
-  float2 before{0, 0}, half[2] = {{0, 0}, {0, 0}};
-  __device__ Exponents(const float (&s_part)[warps][channels], int first) {
-#pragma unroll
-    for (int w = 0; w < warps; ++w) {
-      const float2 x = *reinterpret_cast<const float2*>(&s_part[w][2 * lane_of()]);
-      const bool late = w >= warps / 2;
-      half[late].x += x.x, half[late].y += x.y;
-      const float sign = late ? float(w * (tokens / warps) < first) : -float(w * (tokens / warps) >= first);
-      before.x += sign * x.x, before.y += sign * x.y;
-    }
-  }
+struct Decays {
+  float part[warps][channels];  // sums over a warp's tokens
+  float scale[2][channels];     // 2^c, 2^d
 };
 
 // r^ a^ k^ b^ in tiles; k^ is left out where `k` is null. False where a half decays below 2^lowest: then the tiles mean
-// nothing. A warp takes its share of the tokens, a lane two channels. `scale`: 2^c and 2^d. No barrier at the end.
+// nothing. A warp takes its share of the tokens, a lane two channels. `exponents` [65][wide_row], if given, gets e_i in
+// row i + 1. No barrier at the end.
 template <int warps>
-__device__ bool scale_operands(const View& v, const Chunk& c, float (&s_part)[warps][channels], float (*s_scale)[channels], Tile& r,
-                               Tile& a, Tile* k, Tile& b) {
+__device__ bool scale_operands(const View& v, const Chunk& c, Decays<warps>& s, Tile& r, Tile& a, Tile* k, Tile& b,
+                               float* exponents = nullptr) {
   constexpr int share = tokens / warps;
-  const int first = int(threadIdx.x) / 32 * share, q = 2 * lane_of();
-  float2 w[share], sum{0, 0};
+  const int lane = int(threadIdx.x) % 32, first = int(threadIdx.x) / 32 * share, q = 2 * lane;
+  float2 r_w[share], sum{0, 0};
   uint32_t r_r[share], r_a[share], r_k[share], r_b[share];
 #pragma unroll
   for (int i = 0; i < share; ++i) {
-    const bool here = first + i < c.length;
-    const int64_t at = c.at + (here ? (first + i) * c.stride : 0) + q;
+    const int t = first + i;
+    const bool here = t < c.length;
+    const int64_t at = c.at + (here ? t * c.stride : 0) + q;
     const auto pair = [&](const bf16* g) { return here ? *reinterpret_cast<const uint32_t*>(g + at) : 0u; };
+    r_w[i] = here && !(c.starts >> t & 1) ? *reinterpret_cast<const float2*>(v.g_log_w + at) : float2{0, 0};
     r_r[i] = pair(v.g_r);
     r_a[i] = pair(v.g_a);
     r_k[i] = k ? pair(v.g_k) : 0u;
     r_b[i] = pair(v.g_b);
   }
-  load_decays(w, v, c, first);
+  constexpr float log2_e = 0x1.715476p0f;
 #pragma unroll
-  for (int i = 0; i < share; ++i) sum.x += w[i].x, sum.y += w[i].y;
-  *reinterpret_cast<float2*>(&s_part[first / share][q]) = sum;
+  for (int i = 0; i < share; ++i) {
+    r_w[i].x *= log2_e;
+    r_w[i].y *= log2_e;
+    sum.x += r_w[i].x;
+    sum.y += r_w[i].y;
+  }
+  *reinterpret_cast<float2*>(&s.part[first / share][q]) = sum;
   __syncthreads();
-  const Exponents<warps> known(s_part, first);
-  const auto& half = known.half;
+  float2 half[2] = {{0, 0}, {0, 0}}, e{0, 0};  // e: of the token before mine
+#pragma unroll
+  for (int w = 0; w < warps; ++w) {
+    const float2 x = *reinterpret_cast<const float2*>(&s.part[w][q]);
+    const bool late = w >= warps / 2;
+    half[late].x += x.x;
+    half[late].y += x.y;
+    if (late && w * share < first) e.x += x.x, e.y += x.y;
+    if (!late && w * share >= first) e.x -= x.x, e.y -= x.y;
+  }
   const bool fits = half[0].x >= lowest && half[0].y >= lowest && half[1].x >= lowest && half[1].y >= lowest;
   if (!__all_sync(~0u, fits)) return false;
-  if (first == 0 && s_scale)
-    for (int u = 0; u < 2; ++u) *reinterpret_cast<float2*>(&s_scale[u][q]) = {exp2f(half[u].x), exp2f(half[u].y)};
+  if (first == 0) {
+    *reinterpret_cast<float2*>(&s.scale[0][q]) = {exp2f(half[0].x), exp2f(half[0].y)};
+    *reinterpret_cast<float2*>(&s.scale[1][q]) = {exp2f(half[1].x), exp2f(half[1].y)};
+    if (exponents) *reinterpret_cast<float2*>(exponents + q) = e;
+  }
   const auto scaled = [](uint32_t x, float2 by) {
     const float2 p = unpack(x);
     return cuda::pack_bf16(p.x * by.x, p.y * by.y);
   };
-  float2 e = known.before, before = {exp2f(e.x), exp2f(e.y)};
+  float2 before = {exp2f(e.x), exp2f(e.y)};
 #pragma unroll
   for (int i = 0; i < share; ++i) {
-    e.x += w[i].x, e.y += w[i].y;
+    e.x += r_w[i].x;
+    e.y += r_w[i].y;
     const float2 up = {exp2f(e.x), exp2f(e.y)}, down = {exp2f(-e.x), exp2f(-e.y)};
-    r.as<uint32_t>(first + i, q) = scaled(r_r[i], up);
-    a.as<uint32_t>(first + i, q) = scaled(r_a[i], before);
-    if (k) k->as<uint32_t>(first + i, q) = scaled(r_k[i], down);
-    b.as<uint32_t>(first + i, q) = scaled(r_b[i], down);
+    const auto put = [&](Tile& to, uint32_t x) { *reinterpret_cast<uint32_t*>(&to.at[first + i][q]) = x; };
+    put(r, scaled(r_r[i], up));
+    put(a, scaled(r_a[i], before));
+    if (k) put(*k, scaled(r_k[i], down));
+    put(b, scaled(r_b[i], down));
+    if (exponents) *reinterpret_cast<float2*>(exponents + (first + i + 1) * wide_row + q) = e;
     before = up;
   }
   return true;
 }
+
+// The blocks of a triangular matrix, column by column.
+constexpr int triangle = 10;
+__device__ constexpr int row_in_triangle(int n) { return int(0x3323213210 >> 4 * n & 15); }
+__device__ constexpr int column_in_triangle(int n) { return int(0x3221110000 >> 4 * n & 15); }
 
 // A block of left right^T over 64 columns: left(f, k) and right(f, k) load 16 of them from 16 k on.
 template <class Left, class Right>
@@ -261,6 +239,7 @@ __device__ void pair_block(Sum& sum, Left left, Right right) {
 }
 
 // Clears the rows, or with `columns` the columns, of tokens that are not in [low, high); the block begins at token `at`.
+// Like mask, without a branch: what is around it can be done at the same time.
 template <bool columns>
 __device__ void clear_outside(Sum& sum, int at, int low, int high) {
 #pragma unroll
@@ -274,7 +253,6 @@ __device__ void clear_outside(Sum& sum, int at, int low, int high) {
 
 // Keeps what token row i may take from token column j: j <= i, or j < i where `before`, in the same document.
 __device__ inline void mask(Sum& sum, const Chunk& c, int I, int J, bool before) {
-  if (I > J && c.starts == 0) return;
   const int from[2] = {c.start_of(I * block + row_of(0)), c.start_of(I * block + row_of(2))};
 #pragma unroll
   for (int t = 0; t < 2; ++t)
@@ -285,8 +263,13 @@ __device__ inline void mask(Sum& sum, const Chunk& c, int I, int J, bool before)
     }
 }
 
-// The inverse, less I, of diagonal block I of I - A, by substitution, by one warp: a lane has a column.
-__device__ inline void invert(Block& inverse, const Block& A) {
+// The inverses of the diagonal blocks of I - A_b, less I: what the triangular systems need beside A_b.
+constexpr int inverse_row = block + 8;
+struct alignas(16) Inverse {
+  bf16 at[blocks][block][inverse_row];  // [I][i][j]
+};
+// Block I by substitution, by one warp: a lane has a column.
+__device__ inline void invert(Inverse& s, const Tile& A, int I) {
   const int own = int(threadIdx.x) % 16;
   float x[block];
 #pragma unroll
@@ -294,47 +277,51 @@ __device__ inline void invert(Block& inverse, const Block& A) {
     x[i] = i == own ? 1.0f : 0.0f;
 #pragma unroll
     for (int j = 0; j < i; j += 8) {
-      const uint4 eight = *reinterpret_cast<const uint4*>(A.at + Block::place(i, j));
+      const uint4 eight = *reinterpret_cast<const uint4*>(&A.at[I * block + i][I * block + j]);
       const uint32_t pairs[4] = {eight.x, eight.y, eight.z, eight.w};
 #pragma unroll
       for (int u = 0; u < 8; ++u)
         if (j + u < i) x[i] += (u % 2 ? unpack(pairs[u / 2]).y : unpack(pairs[u / 2]).x) * x[j + u];
     }
   }
-  if (lane_of() < 16)
+  if (int(threadIdx.x) % 32 < 16)
 #pragma unroll
-    for (int i = 0; i < block; ++i) inverse.at[Block::place(i, own)] = bf16(i == own ? 0.0f : x[i]);
+    for (int i = 0; i < block; ++i) s.at[I][i][own] = bf16(i == own ? 0.0f : x[i]);
 }
 
-// X from (I - A) X = sum, both transposed: 16 columns of X are rows here. x: the blocks of X^T as left factors. `inverse`:
-// of the diagonal blocks, less I, so that they are not rounded where they are 1.
-__device__ inline void substitute(Sum (&sum)[blocks], uint32_t (&x)[blocks][4], const Triangle& A, const Block* inverse) {
+// X from (I - A) X = sum, both transposed: 16 columns of X are rows here; n systems at once. x: X^T as left factors.
+template <int n>
+__device__ void substitute(Sum (&sum)[n][blocks], uint32_t (&x)[n][blocks][4], const Tile& A, const Inverse& s) {
 #pragma unroll
   for (int I = 0; I < blocks; ++I) {
     uint32_t f[4];
 #pragma unroll
     for (int J = 0; J < I; ++J) {
-      load_right_turned(f, A(I, J));
-      multiply(sum[I], x[J], f);
+      load_right_turned(f, &A.at[I * block][J * block]);
+#pragma unroll
+      for (int u = 0; u < n; ++u) multiply(sum[u][I], x[u][J], f);
     }
-    pack(x[I], sum[I]);
-    load_right_turned(f, inverse[I]);
-    multiply(sum[I], x[I], f);
-    pack(x[I], sum[I]);
+    load_right_turned<inverse_row>(f, &s.at[I][0][0]);
+#pragma unroll
+    for (int u = 0; u < n; ++u) {
+      pack(x[u][I], sum[u][I]);
+      multiply(sum[u][I], x[u][I], f);
+      pack(x[u][I], sum[u][I]);
+    }
   }
 }
 // The same with (I - A)^T: from the last block to the first.
-__device__ inline void substitute_back(Sum (&sum)[blocks], uint32_t (&x)[blocks][4], const Triangle& A, const Block* inverse) {
+__device__ inline void substitute_back(Sum (&sum)[blocks], uint32_t (&x)[blocks][4], const Tile& A, const Inverse& s) {
 #pragma unroll
   for (int I = blocks - 1; I >= 0; --I) {
     uint32_t f[4];
 #pragma unroll
     for (int J = I + 1; J < blocks; ++J) {
-      load_right(f, A(J, I));
+      load_right(f, &A.at[J * block][I * block]);
       multiply(sum[I], x[J], f);
     }
     pack(x[I], sum[I]);
-    load_right(f, inverse[I]);
+    load_right<inverse_row>(f, &s.at[I][0][0]);
     multiply(sum[I], x[I], f);
     pack(x[I], sum[I]);
   }

@@ -45,8 +45,8 @@ __global__ void __launch_bounds__(walk_threads, 1)
       const auto& from = g_steps[slot_of(turn)];
       auto& to = s.stage[turn % stages];
       for (int e = thread; e < tokens * 8; e += walk_threads) {
-        cuda::copy_async(&to.w(e / 8, e % 8 * 8), &from.w[e / 8][e % 8 * 8]);
-        cuda::copy_async(&to.b(e / 8, e % 8 * 8), &from.b[e / 8][e % 8 * 8]);
+        cuda::copy_async(&to.w.at[e / 8][e % 8 * 8], &from.w[e / 8][e % 8 * 8]);
+        cuda::copy_async(&to.b.at[e / 8][e % 8 * 8], &from.b[e / 8][e % 8 * 8]);
         cuda::copy_async(&to.n[0][0][0] + e, &from.n[0][0][0] + e);
         if constexpr (!backward) {
           cuda::copy_async(&to.r[0][0][0] + e, &from.r[0][0][0] + e);
@@ -104,8 +104,8 @@ __global__ void __launch_bounds__(walk_threads, 1)
 #pragma unroll
       for (int q = 0; q < 4; ++q) {
         uint32_t f[4];
-        if constexpr (backward) load_right_turned(f, step.b, I, q);
-        else load_right(f, step.w, q, I);
+        if constexpr (backward) load_right_turned(f, &step.b.at[I * block][q * block]);
+        else load_right(f, &step.w.at[q * block][I * block]);
         multiply(sum, x[q], f);
       }
       pack(read[I], sum);
@@ -149,8 +149,8 @@ __global__ void __launch_bounds__(walk_threads, 1)
 #pragma unroll
       for (int I = 0; I < blocks; ++I) {
         uint32_t b[4];
-        if constexpr (backward) load_right_turned(b, step.w, q, I);
-        else load_right(b, step.b, I, q);
+        if constexpr (backward) load_right_turned(b, &step.w.at[q * block][I * block]);
+        else load_right(b, &step.b.at[I * block][q * block]);
         multiply(next, read[I], b);
       }
 #pragma unroll

@@ -129,9 +129,9 @@ TEST_CASE("trainer: segments that are not truncated equal one long pass; truncat
 }
 
 TEST_CASE("trainer: values made again in backward are the ones kept, and take less memory") {
-  for (const char* arch : {"mamba2", "gdn", "gla", "retnet", "rwkv7"}) {
+  for (const std::string arch : {"mamba2", "gdn", "gla", "retnet", "rwkv7"}) {
     const auto set = [&](bool recompute) {
-      return std::vector{std::string("model.arch=") + arch, std::string("model.head_dim=0"), fmt::format("train.recompute={}", recompute)};
+      return std::vector{"model.arch=" + arch, std::string("model.head_dim=0"), fmt::format("train.recompute={}", recompute)};
     };
     const auto trained = [&](bool recompute) {
       Trainer t = make(config(2, 1, set(recompute)));
