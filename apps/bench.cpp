@@ -10,6 +10,7 @@
 #include "tensor/error.h"
 #include "tensor/file.h"
 #include "tensor/gemm.h"
+#include "tensor/graph.h"
 #include "tensor/ops/matmul.h"
 #include "tensor/parallel.h"
 #include "tensor/profile.h"
@@ -30,7 +31,7 @@ struct Options {
   std::vector<std::string> set;
   int64_t vocab = 257, batch = 1, sequence = 2048, layers = 0;
   double seconds = 1;
-  bool profile = false;
+  bool profile = false, graph = false;
 };
 
 const auto started = std::chrono::steady_clock::now();  // of the process, all but the loading of it
@@ -208,7 +209,8 @@ class Step {
       : device_(device),
         recompute_(recompute),
         model_(config, 1, device, o.dtype == "f64" ? Dtype::f64 : Dtype::f32, dtype_of(o)),
-        optimizer_({}, model_.parameters()), gradients_(model_.parameters()) {
+        optimizer_({}, model_.parameters()), gradients_(model_.parameters()),
+        factor_(full(device, {}, Dtype::f64, 1 / double(o.batch * o.sequence))), work_(device, [this] { update(); }, o.graph) {
     model_.fused = fused;
     std::vector<int32_t> ids;
     for (int64_t i = 0; i < o.batch * (o.sequence + 1); ++i)
@@ -217,11 +219,16 @@ class Step {
     ids_ = from_host<int32_t>(device, {o.batch, o.sequence}, std::vector<int32_t>(ids.begin(), ids.begin() + n));
     labels_ = from_host<int32_t>(device, {o.batch, o.sequence}, std::vector<int32_t>(ids.begin() + 1, ids.begin() + n + 1));
   }
-  void operator()() {
+  Step(const Step&) = delete;
+  void operator()() { work_(); }
+  int64_t parameters() { return model_.parameter_count(); }
+
+ private:
+  void update() {
     {
       Tape tape;
       tape.recompute = recompute_;
-      const Var loss = model_.loss(tape, ids_, labels_, {}, {.factor = 1 / double(ids_.numel())}).loss;
+      const Var loss = model_.loss(tape, ids_, labels_, {}, {.factor = factor_}).loss;
       BackwardOptions options;
       options.into = gradients_.into();
       backward(loss, full(device_, {}, loss.value.dtype(), 1), options);
@@ -229,15 +236,14 @@ class Step {
     optimizer_.step(gradients_, 1e-4);
     gradients_.clear();
   }
-  int64_t parameters() { return model_.parameter_count(); }
 
- private:
   Device& device_;
   const bool recompute_;
   LanguageModel model_;
   AdamW optimizer_;
   Gradients gradients_;
-  Tensor ids_, labels_;
+  Tensor ids_, labels_, factor_;
+  Repeated work_;
 };
 
 Json bench_model(const Options& o, Device& device) {
@@ -252,13 +258,15 @@ Json bench_model(const Options& o, Device& device) {
   step();
   device.synchronize();
   const double first = seconds_since_start();
-  if (gpu)
+  if (gpu || o.graph)
     for (int i = 0; i < 3; ++i) step();
-  device.reset_peak();
+  device.synchronize();
+  if (!o.graph) device.reset_peak();  // with a graph the peak is that of the recording: what it launches has its place already
   const Timing t = measure_all(device, o.seconds, [&] { step(); });
   Json out{{"model", o.model}, {"layers", config.layers}, {"vocab", config.vocab}, {"batch", o.batch}, {"sequence", o.sequence},
            {"dtype", o.dtype}, {"parameters", step.parameters()}, {"step_ms", t.median * 1e3}, {"runs", t.runs},
-           {"tokens_per_s", double(o.batch * o.sequence) / t.median}, {"peak_bytes", device.bytes_peak()}, {"start_to_first_step_s", first}};
+           {"tokens_per_s", double(o.batch * o.sequence) / t.median}, {"peak_bytes", device.bytes_peak()}, {"reserved_bytes", device.bytes_reserved()}, {"graph", o.graph},
+           {"start_to_first_step_s", first}};
   if (!o.profile) return out;
   profile_start();
   const Timing p = measure_all(device, 0, [&] { step(); });
@@ -338,6 +346,7 @@ void bench_command(CLI::App& program, Common& common) {
   app.add_option("--dtype", o->dtype, "f32, f64, or, on a GPU, bf16; of a model: its activations")->check(CLI::IsMember({"f32", "f64", "bf16"}));
   app.add_option("--device", o->device, "cpu or cuda:0");
   app.add_option("--seconds", o->seconds, "How long each measurement runs")->check(CLI::Range(0.0, 600.0));
+  app.add_flag("--graph", o->graph, "With --model: the step as a recorded graph, as train.graph has it (not in --profile's part)");
   app.add_flag("--profile", o->profile, "With --model: time by kernel, the share of matrix products, the second thread's gain");
   app.add_option("--record", o->record, "Append each result as a JSON line to this file");
   app.add_option("--commit", o->commit, "The commit to write into the record");

@@ -51,6 +51,7 @@ struct TrainConfig {
   int64_t bptt_segments = 1;          // a sequence in so many consecutive segments, the state handed on
   bool bptt_truncate = true;          // gradients end at a segment's beginning, and so does its memory; false: they flow on
   bool recompute = true;              // norms, convolutions and gates are made again in backward, not kept: less memory, same numbers
+  bool graph = false;                 // the step as one recorded graph: less work for the host; for a GPU (tensor/graph.h)
   bool operator==(const TrainConfig&) const = default;
 };
 

@@ -89,6 +89,7 @@ void each_key(C& c, V&& v) {
     v("bptt_segments", c.train.bptt_segments, size);
     v("bptt_truncate", c.train.bptt_truncate, any);
     v("recompute", c.train.recompute, any);
+    v("graph", c.train.graph, any);
   }
   if (v.section("optimizer")) {
     v("lr", c.optimizer.lr, count);

@@ -1,11 +1,13 @@
 // generate: text from a trained model, token by token, at a constant cost and state per token.
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
 #include "apps/sample.h"
 #include "apps/trained.h"
 #include "data/tokenizer.h"
+#include "nn/decoder.h"
 #include "tensor/error.h"
 
 namespace taper {
@@ -14,6 +16,7 @@ namespace {
 struct Options {
   std::string path, device = "auto", prompt, prompt_file;
   int64_t tokens = 256;
+  bool no_graph = false;
   Sampling sampling;
 };
 
@@ -29,29 +32,39 @@ int generate(const Options& o, const Common& common) {
   std::vector<int32_t> ids{tokenizer->eod()}, made;
   tokenizer->encode(prompt, ids);
 
-  Tape tape = Tape::constants();
-  ModelState state;
-  state.position = {0};
   const auto write = [&](const std::string& text) {
     if (common.json) return;
     check(std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0, Exit::io,
           "generate: writing to standard output failed");
   };
   write(prompt);
-  std::vector<int32_t> next = ids;  // what the state has not seen
-  for (int64_t i = 0; i < o.tokens; ++i) {
-    const int64_t T = int64_t(next.size());
-    const Tensor input = from_host<int32_t>(device, {1, T}, next);
-    const Var logits = trained.model->logits(tape, input, {}, &state);  // [1,T,V]
-    const std::vector<double> row = to_doubles(logits.value.reshape(Shape{T, logits.size(2)}).rows(T - 1, T));
-    const int32_t id = sample(std::span(row).first(size_t(tokenizer->vocab())), o.sampling, i);
-    if (id == tokenizer->eod()) break;
-    made.push_back(id);
-    write(tokenizer->decode({id}));
-    next = {id};
+  const auto chosen = [&](const Tensor& logits, int64_t i) {  // the new token i, from the last row of [n,V]
+    const std::vector<double> row = to_doubles(logits.rows(logits.size(0) - 1, logits.size(0)));
+    return sample(std::span(row).first(size_t(tokenizer->vocab())), o.sampling, i);
+  };
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point decoding = Clock::now();
+  double seconds = 0;  // from the first new token to the last
+  if (o.tokens > 0) {
+    const int64_t T = int64_t(ids.size());
+    Tape tape = Tape::constants();
+    ModelState state;
+    const Tensor logits = trained.model->logits(tape, from_host<int32_t>(device, {1, T}, ids), {}, &state).value;
+    int32_t id = chosen(logits.reshape(Shape{T, logits.size(2)}), 0);
+    Decoder decoder(*trained.model, state, device.kind() == DeviceKind::cuda && !o.no_graph);
+    decoding = Clock::now();
+    while (id != tokenizer->eod()) {
+      made.push_back(id);
+      write(tokenizer->decode({id}));
+      seconds = std::chrono::duration<double>(Clock::now() - decoding).count();
+      const int64_t i = int64_t(made.size());
+      if (i == o.tokens) break;
+      id = chosen(decoder.step({&id, 1}), i);
+    }
   }
   if (common.json) {
     nlohmann::json out = {{"checkpoint", trained.checkpoint.path.string()}, {"prompt", prompt}, {"text", tokenizer->decode(made)}, {"ids", made}};
+    if (made.size() > 1) out["tokens_per_second"] = double(made.size() - 1) / seconds;  // after the first, which the prompt gave
     // Bytes that are no UTF-8 become U+FFFD; "ids" has them all.
     fmt::print("{}\n", out.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
   } else {
@@ -74,6 +87,7 @@ void generate_command(CLI::App& program, Common& common) {
   app.add_option("--top-p", o->sampling.top_p, "Only the likeliest that together reach P (1)")->check(CLI::Range(0.0, 1.0));
   app.add_option("--seed", o->sampling.seed, "Of the draws (0)");
   app.add_option("--device", o->device, "auto, cpu or cuda:N (auto)");
+  app.add_flag("--no-graph", o->no_graph, "On a GPU: queue every kernel of every token, instead of launching a recorded step");
   app.callback([=, &common] { common.chosen = [=, &common] { return generate(*o, common); }; });
 }
 

@@ -1,12 +1,12 @@
 // Trainer: the step, the guard's replay, and what a checkpoint holds.
 #include "apps/trainer.h"
 
+#include <array>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "nn/json.h"
 #include "nn/schedule.h"
-#include "nn/segments.h"
 #include "tensor/error.h"
 #include "tensor/ops/accumulate.h"
 
@@ -31,7 +31,8 @@ Trainer::Trainer(const Config& c, Device& device, std::unique_ptr<BatchSource> b
     : config(c), device(device), model(c.model, uint64_t(c.run.seed), device, Dtype::f32, c.train.precision == "bf16" ? Dtype::bf16 : Dtype::f32,
             c.train.precision == "bf16" && c.train.residual == "bf16" ? Dtype::bf16 : Dtype::f32),
       optimizer(adamw_config(c), model.parameters()),
-      source(std::move(batches)), gradients_(model.parameters()) {
+      source(std::move(batches)), lr_(device, {}, Dtype::f64), work_(device, [this] { update(); }, c.train.graph),
+      gradients_(model.parameters()), loss_(device, {}, Dtype::f32) {
   model.fused = c.fusion == "full";
   check(c.train.precision == "f32" || device.kind() != DeviceKind::cpu, Exit::bad_config,
         "config: train.precision = \"{}\" wants a GPU; this run is on {}; use \"f32\"", c.train.precision, device.name());
@@ -40,47 +41,82 @@ Trainer::Trainer(const Config& c, Device& device, std::unique_ptr<BatchSource> b
   looked();
 }
 
-std::vector<Batch> Trainer::draw() {
-  std::vector<Batch> batches;
-  for (int64_t i = 0; i < config.train.accumulate; ++i) batches.push_back(source->next());
-  return batches;
+void Trainer::draw(int64_t step) {
+  const int64_t micros = config.train.accumulate, pieces = config.train.bptt_segments;
+  std::vector<std::vector<Segment>> next;
+  std::vector<double> labelled;
+  double all = 0;
+  for (int64_t i = 0; i < micros; ++i) {
+    const Batch b = source->next();
+    if (pieces == 1) next.push_back({{.ids = b.ids, .labels = b.labels, .packing = b.packing, .keep = {}}});
+    else next.push_back(cut_into_segments(b.ids, b.labels, b.packing, pieces));
+    labelled.push_back(double(b.labelled));
+    all += double(b.labelled);
+  }
+  const auto tensors = [](Segment& s) { return std::array{&s.ids, &s.labels, &s.packing.start, &s.keep}; };
+  const auto each_pair = [&](auto&& visit) {
+    for (size_t i = 0; i < inputs_.size(); ++i)
+      for (size_t k = 0; k < inputs_[i].size(); ++k)
+        for (size_t t = 0; t < 4; ++t) visit(*tensors(inputs_[i][k])[t], *tensors(next[i][k])[t]);
+  };
+  bool same = !inputs_.empty();
+  each_pair([&](const Tensor& kept, const Tensor& b) { same = same && bool(kept) == bool(b) && (!b || kept.shape() == b.shape()); });
+  if (!same) {
+    work_.forget();
+    inputs_ = next;
+    each_pair([](Tensor& kept, const Tensor&) {
+      if (kept) kept = empty_like(kept);
+    });
+  }
+  each_pair([](const Tensor& kept, const Tensor& b) {
+    if (b) copy_into(kept, b);
+  });
+
+  std::vector<double> weights;
+  for (const double n : labelled) {
+    const double of = config.train.loss_average == "micro" ? n * double(micros) : all;
+    weights.push_back(of > 0 ? 1 / of : 0);
+  }
+  if (!weights_) weights_ = Tensor(device, {micros}, Dtype::f64);
+  copy_into<double>(weights_, weights);
+  if (config.model.dropout <= 0) return;
+  std::vector<int64_t> keys;
+  for (int64_t i = 0; i < micros; ++i) {
+    const uint64_t draws = Random(uint64_t(config.run.seed), "dropout").bits(uint64_t(step * micros + i));
+    for (int64_t k = 0; k < pieces; ++k) {
+      const std::array<int64_t, 2> key = Random(draws, uint64_t(k)).key();
+      keys.insert(keys.end(), key.begin(), key.end());
+    }
+  }
+  if (!keys_) keys_ = Tensor(device, {micros * pieces, 2}, Dtype::i64);
+  copy_into<int64_t>(keys_, keys);
 }
 
-// What one token of this micro-batch counts in the step's loss.
-double Trainer::weight_of(const std::vector<Batch>& batches, const Batch& batch) const {
-  int64_t labelled = 0;
-  for (const Batch& b : batches) labelled += b.labelled;
-  if (config.train.loss_average == "micro") labelled = batch.labelled * int64_t(batches.size());
-  return labelled ? 1 / double(labelled) : 0;
-}
-
-Tensor Trainer::walk(const Batch& batch, double weight, int64_t step, int64_t micro, const BackwardOptions& options, const Watch& watch) const {
-  const uint64_t draws = Random(uint64_t(config.run.seed), "dropout").bits(uint64_t(step * config.train.accumulate + micro));
-  const Tensor one = full(device, {}, model.dtype, 1);
-  const auto part = [&](Tape& tape, const Tensor& ids, const Tensor& labels, const Packing& packing, ModelState* state, uint64_t segment) {
+Tensor Trainer::walk(int64_t micro, const BackwardOptions& options, const Watch& watch) const {
+  const std::vector<Segment>& pieces = inputs_[size_t(micro)];
+  const Tensor one = full(device, {}, model.dtype, 1), weight = weights_.rows(micro, micro + 1).reshape(Shape{});
+  const auto part = [&](Tape& tape, size_t i, ModelState* state) {
     tape.watch = watch;
     tape.recompute = config.train.recompute;
-    const Random dropout(draws, segment);
-    return model.loss(tape, ids, labels, packing, {.factor = weight, .state = state, .dropout = &dropout}).loss;
+    const int64_t key = micro * int64_t(pieces.size()) + int64_t(i);
+    return model.loss(tape, pieces[i].ids, pieces[i].labels, pieces[i].packing,
+                      {.factor = weight, .state = state, .dropout = keys_ ? keys_.rows(key, key + 1).reshape(Shape{2}) : Tensor{}}).loss;
   };
-  if (config.train.bptt_segments == 1) {
+  if (pieces.size() == 1) {
     Tape tape;
-    const Var loss = part(tape, batch.ids, batch.labels, batch.packing, nullptr, 0);
+    const Var loss = part(tape, 0, nullptr);
     backward(loss, one, options);
     return loss.value;
   }
-  const std::vector<Segment> segments = cut_into_segments(batch.ids, batch.labels, batch.packing, config.train.bptt_segments);
   ModelState state;
-  state.position.assign(size_t(batch.ids.size(0)), 0);
   Tape whole;
   Var losses;
   Tensor total;
-  for (size_t i = 0; i < segments.size(); ++i) {
-    const Segment& s = segments[i];
+  for (size_t i = 0; i < pieces.size(); ++i) {
     if (config.train.bptt_truncate) state.detach();
-    state.restart(s.fresh);
+    if (pieces[i].keep) state.restart(pieces[i].keep);
     Tape own;
-    const Var loss = part(config.train.bptt_truncate ? own : whole, s.ids, s.labels, s.packing, &state, i);
+    const Var loss = part(config.train.bptt_truncate ? own : whole, i, &state);
     if (config.train.bptt_truncate) {
       backward(loss, one, options);
       if (total) kernels::accumulate({.sum = total, .d = loss.value});
@@ -94,23 +130,27 @@ Tensor Trainer::walk(const Batch& batch, double weight, int64_t step, int64_t mi
   return losses.value;
 }
 
-void Trainer::step(const Watch& watch) {
-  const std::vector<Batch> batches = draw();
-  loss_ = {};
-  for (size_t micro = 0; micro < batches.size(); ++micro) {
-    const Tensor loss = walk(batches[micro], weight_of(batches, batches[micro]), steps_, int64_t(micro), {.into = gradients_.into()}, watch);
-    if (loss_) kernels::accumulate({.sum = loss_, .d = loss});
-    else loss_ = loss;
+void Trainer::update(const Watch& watch) {
+  for (int64_t micro = 0; micro < config.train.accumulate; ++micro) {
+    const Tensor loss = walk(micro, {.into = gradients_.into()}, watch);
+    if (micro > 0) kernels::accumulate({.sum = loss_, .d = loss});
+    else copy_into(loss_, loss);
   }
-  lr_ = learning_rate({.lr = config.optimizer.lr, .warmup = config.schedule.warmup, .final_lr = config.schedule.final_lr,
-                       .stairs = config.schedule.stairs}, steps_,
-                      config.train.steps);
   result_ = optimizer.step(gradients_, lr_, loss_);
   gradients_.clear();
+}
+
+void Trainer::step(const Watch& watch) {
+  draw(steps_);
+  rate_ = learning_rate({.lr = config.optimizer.lr, .warmup = config.schedule.warmup, .final_lr = config.schedule.final_lr,
+                         .stairs = config.schedule.stairs}, steps_, config.train.steps);
+  copy_into<double>(lr_, std::array{rate_});
+  if (watch) update(watch);
+  else work_();
   ++steps_;
 }
 
-StepNumbers Trainer::numbers() const { return {.step = steps_, .loss = item(loss_), .norm = item(result_.norm), .lr = lr_}; }
+StepNumbers Trainer::numbers() const { return {.step = steps_, .loss = item(loss_), .norm = item(result_.norm), .lr = rate_}; }
 
 bool Trainer::diverged() const { return optimizer.bad_steps() >= config.guard.max_bad_steps; }
 
@@ -119,14 +159,13 @@ std::string Trainer::first_bad() {
     if (!finite(p->value)) return p->name + " (parameter)";
   source->seek(look_);
   for (int64_t step = look_steps_ + 1; step <= steps_; ++step) {
-    const std::vector<Batch> batches = draw();
-    for (size_t micro = 0; micro < batches.size(); ++micro) {
-      const Batch& batch = batches[micro];
+    draw(step - 1);
+    for (int64_t micro = 0; micro < config.train.accumulate; ++micro) {
       std::string bad;
       const auto found = [&](const std::string& what, const char* way) {
         if (bad.empty()) bad = fmt::format("{} ({}, step {}, micro-batch {})", what, way, step, micro + 1);
       };
-      walk(batch, weight_of(batches, batch), step - 1, int64_t(micro),
+      walk(micro,
            {.ledger = [&](const LedgerEntry& e) {
               if (e.non_finite) found(e.edge, "backward");
             },

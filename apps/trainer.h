@@ -2,8 +2,12 @@
 //
 // A step draws `accumulate` micro-batches, each with a tape of its own, and sums their gradients. Its
 // loss is the sum over all labelled tokens divided by their number (loss_average = "micro": the mean
-// of the micro-batches' means). Nothing waits for the device but numbers(), first_bad() and the
-// checkpoints.
+// of the micro-batches' means). Nothing waits for the device but numbers(), first_bad(), the
+// checkpoints and, with train.bptt_segments, the cutting of a batch.
+//
+// What differs from step to step (batches, weights of their tokens, keys of dropout, learning rate) is written into tensors that
+// stay; the rest is the same work each time. With train.graph it is recorded in the second step and launched from then on
+// (tensor/graph.h): the same bits, one call of the host. A batch of another form is recorded anew.
 #pragma once
 #include <memory>
 #include <string>
@@ -14,6 +18,8 @@
 #include "data/loader.h"
 #include "nn/checkpoint.h"
 #include "nn/optimizer.h"
+#include "nn/segments.h"
+#include "tensor/graph.h"
 
 namespace taper {
 
@@ -21,8 +27,9 @@ class Trainer {
  public:
   // config: resolved. Errors (78): a precision the device does not train in; a vocabulary smaller than the data's.
   Trainer(const Config& config, Device& device, std::unique_ptr<BatchSource> source);
+  Trainer(const Trainer&) = delete;
 
-  using Watch = std::function<void(const std::string& value, const Tensor&)>;  // sees each value by name, see Tape::watch
+  using Watch = std::function<void(const std::string& value, const Tensor&)>;  // sees each value by name, see Tape::watch; no recorded step has one
   void step(const Watch& watch = {});
   bool done() const { return steps_ >= config.train.steps; }
   int64_t steps() const { return steps_; }
@@ -48,15 +55,22 @@ class Trainer {
   std::unique_ptr<BatchSource> source;
 
  private:
-  std::vector<Batch> draw();
-  double weight_of(const std::vector<Batch>& batches, const Batch& batch) const;
-  // One micro-batch, forward and backward, in train.bptt_segments pieces: its part of the step's loss [].
-  Tensor walk(const Batch& batch, double weight, int64_t step, int64_t micro, const BackwardOptions& options, const Watch& watch = {}) const;
+  // Draws the next step's micro-batches into inputs_, weights_ and keys_. step: how many came before.
+  void draw(int64_t step);
+  void update(const Watch& watch = {});  // the work of a step: what inputs_, weights_, keys_ and lr_ say
+  // One micro-batch, forward and backward: its part of the step's loss [].
+  Tensor walk(int64_t micro, const BackwardOptions& options, const Watch& watch = {}) const;
+
+  std::vector<std::vector<Segment>> inputs_;  // of each micro-batch, in train.bptt_segments pieces
+  Tensor weights_;                            // [accumulate] f64: what one token of each counts in the step's loss
+  Tensor keys_;                               // [accumulate * bptt_segments, 2] i64, of dropout's draws; absent without dropout
+  Tensor lr_;                                 // [] f64
+  Repeated work_;
   Gradients gradients_;
   int64_t steps_ = 0, look_steps_ = 0;
   Cursor look_;
-  double lr_ = 0;
-  Tensor loss_;  // [], of the last step
+  double rate_ = 0;  // what lr_ holds
+  Tensor loss_;      // [], of the last step
   StepResult result_;
 };
 

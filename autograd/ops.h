@@ -64,8 +64,10 @@ Var group_norm(const Var& x, const Var& weight, const Var& bias, int64_t groups,
 NormResult add_group_norm(const Var& x, const Var& added, const Var& weight, const Var& bias, int64_t groups, double eps);
 inline Var layer_norm(const Var& x, const Var& weight, const Var& bias, double eps) { return group_norm(x, weight, bias, 1, eps); }
 
-// dropout: element i is x_i / (1 - p) where random.uniform(i) >= p, else 0. p in [0,1)
-Var dropout(const Var& x, double p, const Random& random);
+// dropout: element i is x_i / (1 - p) where the uniform draw i of key's generator is >= p, else 0. p in [0,1)
+Var dropout(const Var& x, double p, const Tensor& key);  // key [2] i64 (Random::key)
+
+Var keep_rows(const Var& x, const Tensor& keep);  // x [B,...], keep [B] i32: rows with 0 become 0
 
 enum class GateOrder { gate_then_norm, norm_then_gate };
 Var gated_rms_norm(const Var& x, const Var& gate, const Var& weight, double eps, GateOrder order);
@@ -84,7 +86,8 @@ struct LossResult {
   Var loss;    // []
   Tensor nll;  // [...], for reports: it carries no gradient
 };
-LossResult linear_cross_entropy(const Var& x, const Var& weight, const Tensor& labels, double factor);  // x [...,D], weight [V,D]
+// x [...,D], weight [V,D], factor [] f64 (absent: 1)
+LossResult linear_cross_entropy(const Var& x, const Var& weight, const Tensor& labels, const Tensor& factor = {});
 
 // ssd_scan: S_t = exp(log_a_t) S_{t-1} + dt_t b_t x_t^T,  y_t = S_t^T c_t + d x_t
 struct SsdInputs {

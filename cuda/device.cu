@@ -119,22 +119,11 @@ class CudaDevice final : public Device {
     return properties.name;
   }
 
-  void fill(void* p, int byte, size_t bytes) override { cuda_check(cudaMemsetAsync(p, byte, bytes, use())); }
-  void upload(void* to, const void* from, size_t bytes) override {
-    if (bytes == 0) return;
-    const cudaStream_t stream = use();
-    if (bytes <= Staging::part) from = staging_.hold(from, bytes);
-    cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream));
-    if (bytes > Staging::part) cuda_check(cudaStreamSynchronize(stream));
+  size_t bytes_reserved() const override {
+    uint64_t bytes = 0;
+    cuda_check(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrReservedMemCurrent, &bytes));
+    return size_t(bytes);
   }
-  void download(void* to, const void* from, size_t bytes) override {
-    cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, use()));
-    synchronize();
-  }
-  void copy(void* to, const void* from, size_t bytes) override {
-    cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, use()));
-  }
-  void synchronize() override { cuda_check(cudaStreamSynchronize(use())); }
   void* stream() const override { return use(); }
 
   Mark mark() override {
@@ -153,12 +142,52 @@ class CudaDevice final : public Device {
   }
 
  protected:
+  void set(void* p, int byte, size_t bytes) override { cuda_check(cudaMemsetAsync(p, byte, bytes, use())); }
+  void send(void* to, const void* from, size_t bytes) override {
+    if (bytes == 0) return;
+    const cudaStream_t stream = use();
+    if (bytes <= Staging::part) from = staging_.hold(from, bytes);
+    cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream));
+    if (bytes > Staging::part) cuda_check(cudaStreamSynchronize(stream));
+  }
+  void receive(void* to, const void* from, size_t bytes) override {
+    cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, use()));
+    wait();
+  }
+  void move(void* to, const void* from, size_t bytes) override {
+    cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, use()));
+  }
+  void wait() override { cuda_check(cudaStreamSynchronize(use())); }
+
+  // Kernels, fills and copies that join the stream in between become the nodes of a graph, in their order. The pool is not
+  // asked meanwhile: a captured allocation would belong to the graph (graph.h gives each tensor its place instead).
+  bool captures() const override { return true; }
+  void prepare_block() override {  // what the pool kept in pieces would not serve for one large block
+    wait();
+    cuda_check(cudaMemPoolTrimTo(pool_, 0));
+  }
+  void begin_capture() override { cuda_check(cudaStreamBeginCapture(use(), cudaStreamCaptureModeThreadLocal)); }
+  std::shared_ptr<void> end_capture() override {
+    cudaGraph_t graph = nullptr;
+    cuda_check(cudaStreamEndCapture(use(), &graph));
+    cudaGraphExec_t ready = nullptr;
+    const cudaError_t error = cudaGraphInstantiate(&ready, graph, 0);
+    cudaGraphDestroy(graph);
+    cuda_check(error);
+    // Its last launch may still run when it is given up.
+    return std::shared_ptr<void>(ready, [this](void* g) {
+      cudaStreamSynchronize(stream_);
+      cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(g));
+    });
+  }
+  void launch_capture(void* graph) override { cuda_check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), use())); }
+
   void* take(size_t bytes) override {
     void* p = nullptr;
     cudaError_t error = cudaMallocAsync(&p, bytes, use());
     if (error == cudaErrorMemoryAllocation) {  // the pool may hold enough, in pieces: hand them back and ask again
       cudaGetLastError();
-      synchronize();
+      wait();
       cuda_check(cudaMemPoolTrimTo(pool_, 0));
       error = cudaMallocAsync(&p, bytes, use());
     }

@@ -9,6 +9,8 @@
 #include "nn/mixers/retnet.h"
 #include "nn/mixers/rwkv7.h"
 #include "tensor/error.h"
+#include "tensor/ops/keep_rows.h"
+#include "tensor/ops/last_position.h"
 
 namespace taper {
 
@@ -33,17 +35,12 @@ void ModelState::detach() {
   each([](Var& v) { v = constant(v.value); });
 }
 
-void ModelState::restart(const std::vector<bool>& rows) {
-  bool any = false;
-  for (size_t b = 0; b < rows.size(); ++b)
-    if (rows[b]) any = true, position.at(b) = 0;
-  if (!any) return;
-  each([&](Var& v) {
-    const int64_t row = v.value.numel() / v.size(0);
-    std::vector<double> keep;
-    for (const bool fresh : rows) keep.insert(keep.end(), size_t(row), fresh ? 0.0 : 1.0);
-    v = multiply(v, constant(from_doubles(v.value.device(), v.shape(), v.value.dtype(), keep)));
-  });
+void ModelState::restart(const Tensor& keep) {
+  each([&](Var& v) { v = keep_rows(v, keep); });
+  if (!position) return;
+  const Tensor before = position;
+  position = empty_like(before);
+  kernels::keep_rows({.x = before, .keep = keep, .y = position});
 }
 
 LanguageModel::LanguageModel(const ModelConfig& given, uint64_t seed, Device& device, Dtype dtype)
@@ -84,20 +81,20 @@ LanguageModel::LanguageModel(const ModelConfig& given, uint64_t seed, Device& de
   if (!config.tied_head) head = init.make("lm_head.weight", {rows, D}, draw);
 }
 
-Var LanguageModel::trunk(Tape& tape, const Tensor& ids, const Packing& given, ModelState* state, const Random* dropout) const {
+Var LanguageModel::trunk(Tape& tape, const Tensor& ids, const Packing& given, ModelState* state, const Tensor& dropout) const {
   check(ids.rank() == 2 && ids.dtype() == Dtype::i32 && ids.numel() > 0, "model: ids must be i32 [B,T], not empty; got {} {}", name(ids.dtype()), ids.shape().text());
   const int64_t B = ids.size(0), T = ids.size(1);
   Packing packing = given;
   if (state) {
     state->layers.resize(blocks.size());
-    state->position.resize(size_t(B), 0);
-    packing.t0 = from_host<int64_t>(device, {B}, state->position);
+    if (!state->position) state->position = zeros(device, {B}, Dtype::i64);
+    packing.t0 = state->position;
   }
 
   Var x = taper::embedding(leaf(tape, embedding), ids);  // [B,T,D]
   const auto as = [](const Var& v, Dtype t) { return v.value.dtype() == t ? v : cast(v, t); };
   x = as(x, residual);
-  if (dropout && config.dropout > 0) x = taper::dropout(x, config.dropout, *dropout);
+  if (dropout && config.dropout > 0) x = taper::dropout(x, config.dropout, dropout);
   if (pre_norm) x = (*pre_norm)(tape, x);
   Pass pass{.packing = packing, .fused = fused};
   Var made;  // fused: by the last layer, not yet added to x
@@ -124,31 +121,27 @@ Var LanguageModel::trunk(Tape& tape, const Tensor& ids, const Packing& given, Mo
   }
   x = normed(norm_f);
   if (state) {
-    // A row whose last token's document began inside this window has seen only what follows that start.
-    const std::vector<int32_t> start = packing.start ? to_host<int32_t>(packing.start) : std::vector<int32_t>(size_t(B * T), 0);
-    for (int64_t b = 0; b < B; ++b) {
-      const int64_t governs = start[size_t(b * T + T - 1)];
-      int64_t& position = state->position[size_t(b)];
-      position = governs ? T - governs : position + T;
-    }
+    state->position = Tensor(device, {B}, Dtype::i64);
+    kernels::last_position({.packing = packing, .T = T, .y = state->position});
   }
   return x;
 }
 
-Var LanguageModel::logits(Tape& tape, const Tensor& ids, const Packing& packing, ModelState* state, const Random* dropout) const {
+Var LanguageModel::logits(Tape& tape, const Tensor& ids, const Packing& packing, ModelState* state, const Tensor& dropout) const {
   const Var x = trunk(tape, ids, packing, state, dropout);
   return matmul(x, head_weight(tape), {.b = true});
 }
 
 Var LanguageModel::nll(Tape& tape, const Tensor& ids, const Tensor& labels, const Packing& packing, ModelState* state,
-                       const Random* dropout) const {
+                       const Tensor& dropout) const {
   return cross_entropy(logits(tape, ids, packing, state, dropout), labels);
 }
 
 LossResult LanguageModel::loss(Tape& tape, const Tensor& ids, const Tensor& labels, const Packing& packing, const LossOptions& o) const {
   if (!fused) {
     const Var each = nll(tape, ids, labels, packing, o.state, o.dropout);
-    return {scale(sum(each), o.factor), each.value};
+    const Var total = sum(each);
+    return {o.factor ? multiply(total, cast(constant(o.factor), total.value.dtype())) : total, each.value};
   }
   const Var x = trunk(tape, ids, packing, o.state, o.dropout);
   return linear_cross_entropy(x, head_weight(tape), labels, o.factor);

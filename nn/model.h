@@ -16,10 +16,10 @@ struct LayerState {
 };
 struct ModelState {
   std::vector<LayerState> layers;  // empty: the beginning
-  std::vector<int64_t> position;   // [B] tokens consumed by the current document of each row
+  Tensor position;                 // [B] i64: tokens consumed by the current document of each row; absent: 0
 
-  // Rows that begin anew: their states and histories become 0, their positions 0.
-  void restart(const std::vector<bool>& rows);
+  // Rows whose keep [B] i32 is 0 begin anew: their states and histories become 0, their positions 0.
+  void restart(const Tensor& keep);
   // The same values, cut off from the tape that made them.
   void detach();
   void each(const std::function<void(Var&)>& visit);  // every state that is present
@@ -43,16 +43,17 @@ class LanguageModel {
   LanguageModel(const ModelConfig& config, uint64_t seed, Device& device, Dtype dtype, Dtype activations, Dtype residual);
 
   // ids [B,T] i32 -> logits [B,T,V], V the rounded vocabulary. With a state: continues from it (packing.t0 is taken from its
-  // position) and leaves the state after T in it. dropout: where its draws come from, in training; none: no dropout.
-  Var logits(Tape& tape, const Tensor& ids, const Packing& packing, ModelState* state = nullptr, const Random* dropout = nullptr) const;
+  // position) and leaves the state after T in it. dropout: the key of its draws
+  // [2] i64, in training; absent: no dropout.
+  Var logits(Tape& tape, const Tensor& ids, const Packing& packing, ModelState* state = nullptr, const Tensor& dropout = {}) const;
   // labels [B,T] i32, -100 ignored -> nll [B,T], 0 where ignored.
   Var nll(Tape& tape, const Tensor& ids, const Tensor& labels, const Packing& packing, ModelState* state = nullptr,
-          const Random* dropout = nullptr) const;
+          const Tensor& dropout = {}) const;
   // factor * sum of nll -> []. Fused: by linear_cross_entropy, so that the logits never exist all at once.
   struct LossOptions {
-    double factor = 1;
+    Tensor factor = {};  // [] f64; absent: 1
     ModelState* state = nullptr;
-    const Random* dropout = nullptr;
+    Tensor dropout = {};
   };
   LossResult loss(Tape& tape, const Tensor& ids, const Tensor& labels, const Packing& packing, const LossOptions& options) const;
 
@@ -72,7 +73,7 @@ class LanguageModel {
 
  private:
   // What the head sees: the last norm's output [B,T,D].
-  Var trunk(Tape& tape, const Tensor& ids, const Packing& packing, ModelState* state, const Random* dropout) const;
+  Var trunk(Tape& tape, const Tensor& ids, const Packing& packing, ModelState* state, const Tensor& dropout) const;
   Var head_weight(Tape& tape) const { return leaf_as(tape, head ? *head : embedding, activations); }
 };
 

@@ -56,20 +56,23 @@ AdamW::AdamW(const AdamWConfig& config, const std::vector<Parameter*>& parameter
   Device& device = slots_[0].parameter->value.device();
   steps_ = zeros(device, {}, Dtype::i64);
   bad_steps_ = zeros(device, {}, Dtype::i64);
+  scale_ = zeros(device, {}, Dtype::f64);
+  result_ = {.norm = zeros(device, {}, Dtype::f64), .finite = zeros(device, {}, Dtype::i32)};
 }
 
 StepResult AdamW::step(const Gradients& gradients, double lr, const Tensor& loss) {
+  return step(gradients, full(steps_.device(), {}, Dtype::f64, lr), loss);
+}
+
+StepResult AdamW::step(const Gradients& gradients, const Tensor& lr, const Tensor& loss) {
   const std::vector<Tensor>& g = gradients.complete();
   check(g.size() == slots_.size(), "adamw: gradients of the {} parameters it was made with are wanted; got {}",
         slots_.size(), g.size());
-  Device& device = steps_.device();
-  const Tensor scale(device, {}, Dtype::f64);
-  const StepResult result{Tensor(device, {}, Dtype::f64), Tensor(device, {}, Dtype::i32)};
-  kernels::global_norm({.tensors = g, .norm = result.norm});
-  kernels::step_guard({.norm = result.norm,
+  kernels::global_norm({.tensors = g, .norm = result_.norm});
+  kernels::step_guard({.norm = result_.norm,
                        .loss = loss,
-                       .scale = scale,
-                       .finite = result.finite,
+                       .scale = scale_,
+                       .finite = result_.finite,
                        .steps = steps_,
                        .bad_steps = bad_steps_,
                        .clip = config.clip,
@@ -81,17 +84,18 @@ StepResult AdamW::step(const Gradients& gradients, double lr, const Tensor& loss
                        .gradient = g[i],
                        .moment1 = slots_[i].moment1,
                        .moment2 = slots_[i].moment2,
-                       .lr = lr * p.lr_scale,
+                       .lr_scale = p.lr_scale,
                        .weight_decay = p.decays() ? config.weight_decay : 0});
   }
   kernels::adamw({.tensors = tensors,
-                  .scale = scale,
-                  .finite = result.finite,
+                  .rate = lr,
+                  .scale = scale_,
+                  .finite = result_.finite,
                   .steps = steps_,
                   .beta1 = config.beta1,
                   .beta2 = config.beta2,
                   .eps = config.eps});
-  return result;
+  return result_;
 }
 
 int64_t AdamW::steps() const { return int64_t(item(steps_)); }

@@ -33,7 +33,7 @@ struct AdamWConfig {
   int64_t max_bad_steps = 5;  // see AdamW; 0: no limit
 };
 
-struct StepResult {  // on the device; item() waits for them
+struct StepResult {  // on the device; item() waits for them; the next step writes the same tensors
   Tensor norm;       // [] f64, before clipping
   Tensor finite;     // [] i32, 0: the step changed nothing
 };
@@ -46,7 +46,8 @@ class AdamW {
   // Moments are zeros from the start, so that a memory plan sees them. Parameters must outlive it.
   AdamW(const AdamWConfig& config, const std::vector<Parameter*>& parameters);
 
-  // One update with learning rate lr (times each parameter's lr_scale). loss: [] or absent.
+  // One update with learning rate lr [] f64 (times each parameter's lr_scale). loss: [] or absent.
+  StepResult step(const Gradients& gradients, const Tensor& lr, const Tensor& loss = {});
   StepResult step(const Gradients& gradients, double lr, const Tensor& loss = {});
 
   int64_t steps() const;      // updates that changed weights; waits for the device
@@ -65,6 +66,8 @@ class AdamW {
   };
   std::vector<Slot> slots_;
   Tensor steps_, bad_steps_;  // [] i64
+  Tensor scale_;              // [] f64
+  StepResult result_;
 };
 
 }  // namespace taper

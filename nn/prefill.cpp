@@ -17,20 +17,21 @@ Shape with_rows(const Shape& shape, int64_t rows) {
 
 // Rows of a state, and back. A state that is still absent stays so, or becomes 0 where another row has one.
 ModelState take(const ModelState& from, const std::vector<int64_t>& rows) {
+  const auto those = [&](const Tensor& all) {
+    const Tensor taken(all.device(), with_rows(all.shape(), int64_t(rows.size())), all.dtype());
+    for (size_t i = 0; i < rows.size(); ++i) copy_into(taken.rows(int64_t(i), int64_t(i) + 1), all.rows(rows[i], rows[i] + 1));
+    return taken;
+  };
   ModelState to = from;
-  to.position.clear();
-  for (const int64_t b : rows) to.position.push_back(from.position[size_t(b)]);
-  to.each([&](Var& v) {
-    const Tensor taken(v.value.device(), with_rows(v.shape(), int64_t(rows.size())), v.value.dtype());
-    for (size_t i = 0; i < rows.size(); ++i) copy_into(taken.rows(int64_t(i), int64_t(i) + 1), v.value.rows(rows[i], rows[i] + 1));
-    v = constant(taken);
-  });
+  to.position = those(from.position);
+  to.each([&](Var& v) { v = constant(those(v.value)); });
   return to;
 }
 
 void put(ModelState& to, ModelState& from, const std::vector<int64_t>& rows) {
-  const int64_t B = int64_t(to.position.size());
-  for (size_t i = 0; i < rows.size(); ++i) to.position[size_t(rows[i])] = from.position[i];
+  const int64_t B = to.position.size(0);
+  to.position = clone(to.position);
+  for (size_t i = 0; i < rows.size(); ++i) copy_into(to.position.rows(rows[i], rows[i] + 1), from.position.rows(int64_t(i), int64_t(i) + 1));
   to.layers.resize(from.layers.size());
   const auto place = [&](Var& whole, const Var& part) {
     if (!part) return;
@@ -59,7 +60,7 @@ Tensor prefill(const LanguageModel& model, const Tensor& ids, const std::vector<
     lengths.insert(s.end - s.begin);
   }
   lengths.erase(0);
-  state.position.resize(size_t(B), 0);
+  if (!state.position) state.position = zeros(ids.device(), {B}, Dtype::i64);
   const std::vector<int32_t> all = to_host<int32_t>(ids);
   Tape tape = Tape::constants();
   Tensor out;

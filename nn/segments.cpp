@@ -15,18 +15,18 @@ std::vector<Segment> cut_into_segments(const Tensor& ids, const Tensor& labels, 
   std::vector<Segment> segments;
   for (int64_t begin = 0; begin < T; begin += L) {
     Segment s;
-    s.fresh.assign(size_t(B), false);
-    std::vector<int32_t> i, l, from;
+    std::vector<int32_t> i, l, from, keep;
     for (int64_t b = 0; b < B; ++b) {
       const int64_t row = b * T + begin;
       i.insert(i.end(), id.begin() + row, id.begin() + row + L);
       l.insert(l.end(), label.begin() + row, label.begin() + row + L);
       for (int64_t t = 0; t < L; ++t) from.push_back(std::max(0, int32_t(start[size_t(row + t)] - begin)));
-      s.fresh[size_t(b)] = begin > 0 && start[size_t(row)] == begin;
+      keep.push_back(start[size_t(row)] != begin);
     }
     s.ids = from_host<int32_t>(ids.device(), {B, L}, i);
     s.labels = from_host<int32_t>(ids.device(), {B, L}, l);
     if (packing.start) s.packing.start = from_host<int32_t>(ids.device(), {B, L}, from);
+    if (packing.start && begin > 0) s.keep = from_host<int32_t>(ids.device(), {B}, keep);
     segments.push_back(std::move(s));
   }
   return segments;

@@ -9,7 +9,8 @@ namespace taper {
 struct Segment {
   Tensor ids, labels;       // [B,T/n] i32
   Packing packing;          // of this piece; positions come from the state
-  std::vector<bool> fresh;  // [B] rows whose document begins with this piece's first token: their state begins anew
+  Tensor keep;              // [B] i32: 0 where a document begins with this piece's first token and the state begins anew;
+                            // absent: nowhere, in any batch without packing.start and in the first piece
 };
 
 // ids, labels [B,T] i32, T divisible by n. Waits for the device: the cuts are made on the host.

@@ -74,6 +74,7 @@ HeadDecay::HeadDecay(const ModelConfig& config, const Init& init, const char* de
     : config_(config), fixed_(fixed) {
   if (config.post && config.post_options.spectrum) spectrum_.emplace(config, init, SpectrumNames{"A_log_base", delta_name}, config.heads);
   else if (!fixed) a_log_ = init.make("A_log", {config.heads}, fill_a_log());
+  if (config.post && config.post_options.taper && !spectrum_) even_ = even_exponents(init.device(), config.heads, init.dtype());
 }
 
 Var HeadDecay::rates(Tape& tape) const {
@@ -83,8 +84,7 @@ Var HeadDecay::rates(Tape& tape) const {
 Var HeadDecay::exponents(Tape& tape) const {
   if (!config_.post || !config_.post_options.taper) return {};
   if (spectrum_) return taper_exponent(leaf(tape, spectrum_->delta), double(config_.train_length));
-  const Tensor& like = a_log_ ? a_log_->value : fixed_;
-  return constant(even_exponents(like.device(), config_.heads, like.dtype()));
+  return constant(even_);
 }
 
 Var HeadDecay::operator()(Tape& tape, const Var& dt, int64_t B, int64_t T, const Packing& packing) const {

@@ -50,7 +50,7 @@ class HeadDecay {
   Var rates(Tape& tape) const;      // p [H]
   Var exponents(Tape& tape) const;  // alpha [H]; absent without tapering
   const ModelConfig config_;
-  Tensor fixed_;
+  Tensor fixed_, even_;  // even_: the exponents without a spectrum
   std::optional<Parameter> a_log_;
   std::optional<PostSpectrum> spectrum_;
 };

@@ -1,4 +1,4 @@
-// Devices: the accounting all share, the CPU, the plan, and the table of names.
+// Devices: the CPU, the plan, and the table of names. What all devices share stands in graph.cpp.
 #include "tensor/device.h"
 
 #include <algorithm>
@@ -13,22 +13,6 @@
 #include "tensor/kernel.h"
 
 namespace taper {
-
-void* Device::allocate(size_t bytes) {
-  const size_t rounded = std::max<size_t>(64, (bytes + 63) / 64 * 64);
-  void* p = take(rounded);
-  live_ += rounded;
-  peak_ = std::max(peak_, live_);
-  if (poison_) fill(p, 0xff, rounded);
-  return p;
-}
-
-void Device::free(void* p, size_t bytes) {
-  const size_t rounded = std::max<size_t>(64, (bytes + 63) / 64 * 64);
-  live_ -= rounded;
-  give(p, rounded);
-}
-
 namespace {
 
 // Where work is done when the call returns, the clock tells when.
@@ -46,17 +30,17 @@ class Cpu final : public HostDevice {
  public:
   DeviceKind kind() const override { return DeviceKind::cpu; }
   std::string name() const override { return "cpu"; }
-  void fill(void* p, int byte, size_t bytes) override { std::memset(p, byte, bytes); }
-  // An empty vector's data is null, which memcpy must not see.
-  void upload(void* to, const void* from, size_t bytes) override {
-    if (bytes > 0) std::memcpy(to, from, bytes);
-  }
-  void download(void* to, const void* from, size_t bytes) override {
-    if (bytes > 0) std::memcpy(to, from, bytes);
-  }
-  void copy(void* to, const void* from, size_t bytes) override { std::memmove(to, from, bytes); }
 
  protected:
+  void set(void* p, int byte, size_t bytes) override { std::memset(p, byte, bytes); }
+  // An empty vector's data is null, which memcpy must not see.
+  void send(void* to, const void* from, size_t bytes) override {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+  }
+  void receive(void* to, const void* from, size_t bytes) override {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+  }
+  void move(void* to, const void* from, size_t bytes) override { std::memmove(to, from, bytes); }
   void* take(size_t bytes) override {
     if (const auto kept = kept_.find(bytes); kept != kept_.end()) {
       void* p = kept->second.back();
@@ -101,12 +85,13 @@ class Plan final : public HostDevice {
  public:
   DeviceKind kind() const override { return DeviceKind::plan; }
   std::string name() const override { return "plan"; }
-  void fill(void*, int, size_t) override {}
-  void upload(void*, const void*, size_t) override {}
-  void download(void* to, const void*, size_t bytes) override { std::memset(to, 0, bytes); }
-  void copy(void*, const void*, size_t) override {}
 
  protected:
+  void set(void*, int, size_t) override {}
+  void send(void*, const void*, size_t) override {}
+  void receive(void* to, const void*, size_t bytes) override { std::memset(to, 0, bytes); }
+  void move(void*, const void*, size_t) override {}
+  bool captures() const override { return true; }
   void* take(size_t bytes) override {
     char* p = next_;
     next_ += bytes;

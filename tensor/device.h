@@ -6,6 +6,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -19,6 +20,8 @@ constexpr const char* name(DeviceKind k) {
   constexpr const char* names[] = {"cpu", "cuda", "plan"};
   return names[size_t(k)];
 }
+
+class Graph;
 
 class Device {
  public:
@@ -36,25 +39,53 @@ class Device {
   size_t bytes_peak() const { return peak_; }
   void reset_peak() { peak_ = live_; }
 
-  virtual void fill(void* p, int byte, size_t bytes) = 0;
-  virtual void upload(void* to, const void* from_host, size_t bytes) = 0;    // from_host is free again on return
-  virtual void download(void* to_host, const void* from, size_t bytes) = 0;  // waits
-  virtual void copy(void* to, const void* from, size_t bytes) = 0;           // within the device
-  virtual void synchronize() {}
+  virtual size_t bytes_reserved() const { return live_; }  // taken from the system, what is kept for later included
+
+  void fill(void* p, int byte, size_t bytes);
+  void upload(void* to, const void* from_host, size_t bytes);    // from_host is free again on return
+  void download(void* to_host, const void* from, size_t bytes);  // waits
+  void copy(void* to, const void* from, size_t bytes);           // within the device
+  void synchronize();
   virtual void* stream() const { return nullptr; }
+
+  // Graphs: see graph.h, whose Repeated is how they are used.
+  std::shared_ptr<Graph> record(const std::function<void()>& work);
+  void launch(const Graph& graph);
+  // While work is recorded on a device whose kernels run when they are called: a kernel's call is kept for the launches.
+  bool defers() const { return mode_ == Mode::recording && !captures(); }
+  void defer(std::function<void()> call);
 
   // Points in the device's work, and the seconds between two of them; seconds_between waits for the later one.
   using Mark = std::shared_ptr<void>;
   virtual Mark mark() = 0;
   virtual double seconds_between(const Mark& begin, const Mark& end) = 0;
 
- protected:
+ protected:  // how a device does each of the above
   virtual void* take(size_t bytes) = 0;
   virtual void give(void* p, size_t bytes) = 0;
+  virtual void set(void* p, int byte, size_t bytes) = 0;
+  virtual void send(void* to, const void* from_host, size_t bytes) = 0;
+  virtual void receive(void* to_host, const void* from, size_t bytes) = 0;
+  virtual void move(void* to, const void* from, size_t bytes) = 0;
+  virtual void wait() {}
+  // Of a device that records its queue by itself: from begin_capture to end_capture nothing runs. Work that fails in
+  // between is ended too; what end_capture returns is then dropped.
+  virtual bool captures() const { return false; }
+  virtual void prepare_block() {}  // before the block of a recording is allocated
+  virtual void begin_capture() {}
+  virtual std::shared_ptr<void> end_capture() { return nullptr; }
+  virtual void launch_capture(void*) {}
 
  private:
+  friend class Graph;
+  enum class Mode : uint8_t { plain, rehearsing, recording };
+  struct Recording;
+  void refuse_while_recording(const char* what, size_t bytes) const;
+
   bool poison_ = false;
   size_t live_ = 0, peak_ = 0;
+  Mode mode_ = Mode::plain;
+  Recording* at_ = nullptr;  // what is being recorded
 };
 
 // "cpu", "cuda:0", "plan", or "auto": a GPU when one answers and the build has every kernel for it, else

@@ -30,6 +30,7 @@ struct Kernel {
     auto f = impl[size_t(kind)];
     if (!f)
       raise(std::string(name) + ": no " + taper::name(kind) + " implementation in this build");
+    if (a.device().defers()) return a.device().defer([f, a] { f(a); });
     {
       const ProfileRange range(name, a.device());
       f(a);

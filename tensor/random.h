@@ -23,6 +23,10 @@ class Random {
   HOST_DEVICE constexpr Random(uint64_t seed, uint64_t purpose) : seed_(seed), purpose_(purpose) {}
   constexpr Random(uint64_t seed, std::string_view purpose) : Random(seed, hash_name(purpose)) {}
 
+  // The generator as two integers, for a tensor that a kernel reads it from.
+  constexpr std::array<int64_t, 2> key() const { return {int64_t(seed_), int64_t(purpose_)}; }
+  HOST_DEVICE static constexpr Random of_key(const int64_t* key) { return {uint64_t(key[0]), uint64_t(key[1])}; }
+
   HOST_DEVICE constexpr std::array<uint32_t, 4> block(uint64_t index) const {
     uint32_t c0 = uint32_t(index), c1 = uint32_t(index >> 32);
     uint32_t c2 = uint32_t(purpose_), c3 = uint32_t(purpose_ >> 32);

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "tensor/error.h"
+#include "tensor/ops/fill.h"
 #include "tensor/parallel.h"
 
 namespace taper {
@@ -59,8 +60,9 @@ Tensor zeros(Device& device, const Shape& shape, Dtype dtype) {
 }
 
 Tensor full(Device& device, const Shape& shape, Dtype dtype, double value) {
-  const std::vector<double> values(size_t(shape.numel()), value);
-  return from_doubles(device, shape, dtype, values);
+  const Tensor t(device, shape, dtype);
+  kernels::fill({.y = t, .value = value});
+  return t;
 }
 
 void copy_into(const Tensor& to, const Tensor& from) {
@@ -98,6 +100,12 @@ Tensor from_doubles(Device& device, const Shape& shape, Dtype dtype, std::span<c
 }
 
 template <class T>
+void copy_into(const Tensor& to, std::span<const T> values) {
+  check(to.numel() == int64_t(values.size()), "copy: {} wants {} values; got {}", to.shape().text(), to.numel(), values.size());
+  to.device().upload(to.data<T>(), values.data(), to.bytes());
+}
+
+template <class T>
 std::vector<T> to_host(const Tensor& t) {
   t.data<T>();  // the type check
   std::vector<T> values(size_t(t.numel()));
@@ -129,6 +137,9 @@ template Tensor from_host(Device&, const Shape&, std::span<const double>);
 template Tensor from_host(Device&, const Shape&, std::span<const bf16>);
 template Tensor from_host(Device&, const Shape&, std::span<const int32_t>);
 template Tensor from_host(Device&, const Shape&, std::span<const int64_t>);
+template void copy_into(const Tensor&, std::span<const double>);
+template void copy_into(const Tensor&, std::span<const int32_t>);
+template void copy_into(const Tensor&, std::span<const int64_t>);
 template std::vector<float> to_host(const Tensor&);
 template std::vector<double> to_host(const Tensor&);
 template std::vector<bf16> to_host(const Tensor&);

@@ -60,6 +60,8 @@ template <class T>
 Tensor from_host(Device& device, const Shape& shape, const std::vector<T>& values) {
   return from_host<T>(device, shape, std::span<const T>(values));
 }
+template <class T>
+void copy_into(const Tensor& to, std::span<const T> values);  // host to a tensor that exists; T must be the dtype's type
 // Any float values to a tensor of any float dtype.
 Tensor from_doubles(Device& device, const Shape& shape, Dtype dtype, std::span<const double> values);
 

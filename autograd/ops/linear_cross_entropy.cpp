@@ -10,7 +10,7 @@ namespace taper {
 
 static const Op op{"linear_cross_entropy", {"x", "weight"}, {"loss", "nll"}};
 
-LossResult linear_cross_entropy(const Var& x, const Var& weight, const Tensor& labels, double factor) {
+LossResult linear_cross_entropy(const Var& x, const Var& weight, const Tensor& labels, const Tensor& factor) {
   const Tensor &v = x.value, &w = weight.value;
   check(x && v.rank() >= 1 && v.size(-1) > 0 && v.numel() > 0, "linear_cross_entropy: x must be [...,D], not empty; got {}",
         x ? v.shape().text() : "nothing");
@@ -22,12 +22,14 @@ LossResult linear_cross_entropy(const Var& x, const Var& weight, const Tensor& l
   check(labels && labels.dtype() == Dtype::i32 && labels.shape() == rows,
         "linear_cross_entropy: labels must be i32 {} to match x {}; got {} {}", rows.text(), v.shape().text(), name(labels.dtype()),
         labels ? labels.shape().text() : "nothing");
+  check(!factor || (factor.dtype() == Dtype::f64 && factor.rank() == 0), "linear_cross_entropy: factor must be f64 []; got {} {}",
+        factor ? name(factor.dtype()) : "nothing", factor ? factor.shape().text() : "");
   const bool tracked = x.tracked() || weight.tracked();
   const Tensor nll(v.device(), rows, wide(v.dtype())), loss(v.device(), {}, wide(v.dtype()));
   const Tensor d_x = tracked ? empty_like(v) : Tensor{}, d_w = tracked ? Tensor(w.device(), w.shape(), wide(w.dtype())) : Tensor{};
   const Tensor block(v.device(), {kernels::linear_cross_entropy_rows(rows.numel(), w.size(0)), w.size(0)}, v.dtype());
   kernels::linear_cross_entropy({.x = v, .weight = w, .labels = labels, .block = block, .nll = nll, .loss = loss,
-                                 .d_x = d_x, .d_weight = d_w, .factor = factor});
+                                 .factor = factor, .d_x = d_x, .d_weight = d_w});
 
   const auto out = record(op, {x, weight}, {loss, nll}, [d_x = d_x, d_w = d_w](Flow& flow) mutable {
     check(!flow.has("nll"), "linear_cross_entropy: nll is for reports and carries no gradient; use loss, or cross_entropy");

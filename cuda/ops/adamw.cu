@@ -15,14 +15,14 @@ constexpr int threads = 256, vectors_each = 4;
 
 // What does not depend on the parameter.
 struct Shared {
-  double scale, rate, root;  // of the gradient; 1 / (1 - beta1^t); 1 / sqrt(1 - beta2^t)
+  double scale, lr, rate, root;  // of the gradient; before each tensor's lr_scale; 1 / (1 - beta1^t); 1 / sqrt(1 - beta2^t)
   bool finite;
 };
 
-__global__ void adamw_shared_kernel(const double* g_scale, const int32_t* g_finite, const int64_t* g_steps, double beta1,
+__global__ void adamw_shared_kernel(const double* g_rate, const double* g_scale, const int32_t* g_finite, const int64_t* g_steps, double beta1,
                                     double beta2, Shared* g_shared) {
   const double t = double(*g_steps);
-  *g_shared = {*g_scale, 1 / (1 - pow(beta1, t)), 1 / sqrt(1 - pow(beta2, t)), *g_finite != 0};
+  *g_shared = {*g_scale, *g_rate, 1 / (1 - pow(beta1, t)), 1 / sqrt(1 - pow(beta2, t)), *g_finite != 0};
 }
 
 template <class T>
@@ -31,7 +31,7 @@ struct Entry {
   const T* g_gradient;
   T *g_moment1, *g_moment2;
   int64_t numel;
-  double lr, weight_decay;
+  double lr_scale, weight_decay;
 };
 
 template <class T>
@@ -70,8 +70,9 @@ __global__ __launch_bounds__(threads) void adamw_kernel(const __grid_constant__ 
   if (!shared.finite) return;
   const int t = table.tensor_of(int(blockIdx.x));
   const Entry<T> e = table.entry[t];
-  const Rule<T> rule{T(shared.scale), T(1 - e.lr * e.weight_decay), T(beta1),       T(1 - beta1), T(beta2), T(1 - beta2),
-                     T(e.lr * shared.rate), T(shared.root),         T(eps)};
+  const double lr = shared.lr * e.lr_scale;
+  const Rule<T> rule{T(shared.scale), T(1 - lr * e.weight_decay), T(beta1),       T(1 - beta1), T(beta2), T(1 - beta2),
+                     T(lr * shared.rate), T(shared.root),         T(eps)};
   constexpr int n = cuda::vector_width<T>, both = 2;  // vectors of a thread in flight
   const uintptr_t all = reinterpret_cast<uintptr_t>(e.g_value) | reinterpret_cast<uintptr_t>(e.g_gradient) |
                         reinterpret_cast<uintptr_t>(e.g_moment1) | reinterpret_cast<uintptr_t>(e.g_moment2);
@@ -104,14 +105,14 @@ void update(const AdamWUpdate& a) {
   const cudaStream_t stream = cuda::stream_of(a.device());
   const Tensor shared(a.device(), {int64_t(sizeof(Shared) / sizeof(double))}, Dtype::f64);
   auto* g_shared = static_cast<Shared*>(shared.data<void>());
-  adamw_shared_kernel<<<1, 1, 0, stream>>>(a.scale.data<double>(), a.finite.data<int32_t>(), a.steps.data<int64_t>(), a.beta1,
+  adamw_shared_kernel<<<1, 1, 0, stream>>>(a.rate.data<double>(), a.scale.data<double>(), a.finite.data<int32_t>(), a.steps.data<int64_t>(), a.beta1,
                                            a.beta2, g_shared);
   cuda::cuda_check(cudaGetLastError());
   const auto launch = [&]<class T>() {
     std::vector<Entry<T>> entries;
     for (const AdamWTensor& t : a.tensors)
       if (t.value.dtype() == dtype_of<T>())
-        entries.push_back({t.value.data<T>(), t.gradient.data<T>(), t.moment1.data<T>(), t.moment2.data<T>(), t.value.numel(), t.lr,
+        entries.push_back({t.value.data<T>(), t.gradient.data<T>(), t.moment1.data<T>(), t.moment2.data<T>(), t.value.numel(), t.lr_scale,
                            t.weight_decay});
     cuda::for_pieces(entries, piece<T>, [&](const cuda::Pieces<Entry<T>>& table, int64_t) {
       adamw_kernel<T><<<unsigned(table.blocks), threads, 0, stream>>>(table, g_shared, a.beta1, a.beta2, a.eps);

@@ -17,7 +17,7 @@ template <class T>
 struct DropoutMap {
   const T* g_x;
   T* g_y;
-  Random random;
+  const int64_t* g_key;
   uint64_t first_kept;  // of the upper 52 bits of a draw
   Acc<T> scale;
 
@@ -27,6 +27,7 @@ struct DropoutMap {
   }
   template <int n, class R>
   __device__ void write(int64_t i, const R& r_x) const {
+    const Random random = Random::of_key(g_key);
     Acc<T> y[n];
 #pragma unroll
     for (int k = 0; k < n; ++k)
@@ -40,7 +41,7 @@ void forward(const Dropout& a) {
     constexpr int n = cuda::vector_width<T>;
     // uniform() = (bits / 2^12 + 1/2) / 2^52, so uniform() >= p where the integer is at least p 2^52 - 1/2. All are exact.
     const uint64_t first_kept = uint64_t(std::max(0.0, std::ceil(a.p * 0x1p52 - 0.5)));
-    const DropoutMap<T> map{a.x.data<T>(), a.y.data<T>(), a.random, first_kept, Acc<T>(1 / (1 - a.p))};
+    const DropoutMap<T> map{a.x.data<T>(), a.y.data<T>(), a.key.data<int64_t>(), first_kept, Acc<T>(1 / (1 - a.p))};
     cuda::run_map<n>(a.device(), a.x.numel(), cuda::aligned(n, map.g_x) && cuda::aligned(n, map.g_y), map);
   });
 }

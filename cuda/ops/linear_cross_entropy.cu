@@ -10,7 +10,7 @@
 
 #include <algorithm>
 
-#include "cuda/launch.cuh"
+#include "cuda/elementwise.cuh"
 #include "cuda/log_sum.cuh"
 #include "tensor/ops/cross_entropy.h"
 #include "tensor/ops/matmul.h"
@@ -25,7 +25,7 @@ template <class T, int n>
 __global__ __launch_bounds__(threads) void linear_cross_entropy_row_kernel(T* g_logits,              // [rows,V], then gradients
                                                                            const int32_t* g_labels,  // [rows]
                                                                            Acc<T>* g_nll,            // [rows]
-                                                                           int64_t V, Acc<T> factor, bool with_gradient,
+                                                                           int64_t V, const double* g_factor, bool with_gradient,
                                                                            int kept) {  // vectors of a row
   using A = Acc<T>;
   extern __shared__ __align__(16) unsigned char s_bytes[];
@@ -43,7 +43,7 @@ __global__ __launch_bounds__(threads) void linear_cross_entropy_row_kernel(T* g_
   if (!with_gradient) return;
   __syncthreads();  // the label's logit has been read
 
-  const A scale = ignored ? A(0) : valid ? factor : A(NAN);
+  const A scale = ignored ? A(0) : valid ? A(g_factor ? *g_factor : 1) : A(NAN);
   for (int64_t i = threadIdx.x; i < vectors; i += threads) {
     cuda::Vector<T, n> v = i < kept ? s_row[i] : g_row[i];
 #pragma unroll
@@ -56,7 +56,7 @@ __global__ __launch_bounds__(threads) void linear_cross_entropy_row_kernel(T* g_
 }
 
 template <class T>
-void gradients_of_rows(const Tensor& logits, const Tensor& labels, const Tensor& nll, double factor, bool with_gradient) {
+void gradients_of_rows(const Tensor& logits, const Tensor& labels, const Tensor& nll, const Tensor& factor, bool with_gradient) {
   const int64_t rows = logits.size(0), V = logits.size(1);
   constexpr int n = 16 / int(sizeof(T));
   const bool wide = cuda::vector_fits<T>(n, V, {logits.data<T>()});
@@ -66,8 +66,13 @@ void gradients_of_rows(const Tensor& logits, const Tensor& labels, const Tensor&
   const int kept = with_gradient ? int(std::min(V * int64_t(sizeof(T)), most_kept) / vector) : 0, shared = kept * int(vector);
   cuda::allow_shared(kernel, shared);
   kernel<<<cuda::blocks_for(rows, 1), threads, shared, cuda::stream_of(logits.device())>>>(
-      logits.data<T>(), labels.data<int32_t>(), nll.data<Acc<T>>(), V, Acc<T>(factor), with_gradient, kept);
+      logits.data<T>(), labels.data<int32_t>(), nll.data<Acc<T>>(), V, cuda::data_or_null<double>(factor), with_gradient, kept);
   cuda::cuda_check(cudaGetLastError());
+}
+
+template <class T>
+__global__ void linear_cross_entropy_loss_kernel(T* g_loss, const double* g_factor) {
+  *g_loss = T(double(*g_loss) * *g_factor);
 }
 
 void forward(const LinearCrossEntropy& a) {
@@ -85,7 +90,12 @@ void forward(const LinearCrossEntropy& a) {
     matmul({.a = logits, .b = a.weight, .c = d_x.rows(begin, end)});
     matmul({.a = logits, .b = x_block, .c = a.d_weight, .transpose_a = true, .accumulate = begin > 0});
   }
-  reduce_forward({.x = nll, .y = a.loss, .factor = a.factor});
+  reduce_forward({.x = nll, .y = a.loss});
+  if (!a.factor) return;
+  visit<float, double>("linear_cross_entropy", a.loss.dtype(), [&]<class T>() {
+    linear_cross_entropy_loss_kernel<<<1, 1, 0, cuda::stream_of(a.device())>>>(a.loss.data<T>(), a.factor.data<double>());
+    cuda::cuda_check(cudaGetLastError());
+  });
 }
 
 template <class T>

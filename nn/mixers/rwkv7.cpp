@@ -70,6 +70,8 @@ Rwkv7::Rwkv7(const ModelConfig& config, const Init& init, int64_t layer) : confi
   if (spectrum) {
     spectrum_.emplace(config, init, SpectrumNames{"w0_base", "w0_delta"}, D);
     spectrum_->theta.lr_scale = spectrum_->delta.lr_scale = 2;
+  } else if (config.post && config.post_options.taper) {
+    even_ = even_exponents(init.device(), D, init.dtype());
   }
 }
 
@@ -87,7 +89,7 @@ Var Rwkv7::spectrum_rates(Tape& tape) const { return spectrum_ ? spectrum_->rate
 Var Rwkv7::exponents(const Var& p) const {
   if (!config_.post || !config_.post_options.taper) return {};
   if (p) return rate_exponent(negate(softplus(negate(p))), double(config_.train_length));
-  return constant(even_exponents(k_k_.value.device(), config_.d_model, k_k_.value.dtype()));
+  return constant(even_);
 }
 
 Var Rwkv7::forward(Tape& tape, const Var& x, Pass& pass, MixerState* state) const {

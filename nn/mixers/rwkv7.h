@@ -35,6 +35,7 @@ class Rwkv7 final : public Mixer {
   std::optional<LowRank> v_lora_;                    // layers after the first
   Norm g_norm_;                                      // [D], a group for each head
   std::optional<PostSpectrum> spectrum_;
+  Tensor even_;                                      // [D]: the exponents without a spectrum
 };
 
 // The channel mix of a layer.

@@ -6,8 +6,10 @@
 //   value   = (1 - lr * weight_decay) * value
 //             - lr * (moment1 / (1 - beta1^t)) / (sqrt(moment2 / (1 - beta2^t)) + eps)       t = steps
 //
-//   value gradient moment1 moment2   of a tensor: same shape; f32 f64. lr and weight_decay are each tensor's own
-//   scale [] f64   finite [] i32   steps [] i64 (this step included)
+//   lr      = rate * lr_scale                               rate in memory: it changes from step to step
+//
+//   value gradient moment1 moment2   of a tensor: same shape; f32 f64. lr_scale and weight_decay are each tensor's own
+//   rate, scale [] f64   finite [] i32   steps [] i64 (this step included)
 //   finite = 0 leaves value and moments as they are. Source: Loshchilov and Hutter 2019, algorithm 2,
 //   with lr * weight_decay as in PyTorch; specification 6.
 #pragma once
@@ -20,11 +22,11 @@ namespace taper::kernels {
 
 struct AdamWTensor {
   Tensor value = {}, gradient = {}, moment1 = {}, moment2 = {};
-  double lr = 0, weight_decay = 0;
+  double lr_scale = 1, weight_decay = 0;
 };
 struct AdamWUpdate {
   std::vector<AdamWTensor> tensors = {};
-  Tensor scale = {}, finite = {}, steps = {};
+  Tensor rate = {}, scale = {}, finite = {}, steps = {};
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
   Device& device() const { return steps.device(); }
 };

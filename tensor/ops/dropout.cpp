@@ -14,7 +14,7 @@ void forward(const Dropout& a) {
     parallel_for(a.x.numel(), 1 << 13, [&](int64_t begin, int64_t end) {
       const T* x = a.x.data<T>();
       T* y = a.y.data<T>();
-      const Random random = a.random;
+      const Random random = Random::of_key(a.key.data<int64_t>());
       const double p = a.p;
       // The draws of a stretch, then its products: each loop runs in vector registers, one loop for both does not.
       constexpr int64_t stretch = 256;

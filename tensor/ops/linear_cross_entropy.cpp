@@ -14,6 +14,7 @@ namespace {
 void forward(const LinearCrossEntropy& a) {
   const int64_t D = a.x.size(-1), rows = a.labels.numel(), R = a.block.size(0);
   const Tensor x = a.x.reshape(Shape{rows, D}), labels = a.labels.reshape(Shape{rows}), nll = a.nll.reshape(Shape{rows});
+  const double factor = a.factor ? *a.factor.data<double>() : 1;
   const Tensor d_x = a.d_x ? a.d_x.reshape(Shape{rows, D}) : Tensor{};
   for (int64_t begin = 0; begin < rows; begin += R) {
     const int64_t end = std::min(rows, begin + R);
@@ -22,16 +23,17 @@ void forward(const LinearCrossEntropy& a) {
     matmul({.a = x_block, .b = a.weight, .c = logits, .transpose_b = true});
     cross_entropy_forward({.logits = logits, .labels = label_block, .nll = nll.rows(begin, end), .lse = lse});
     if (!d_x) continue;
-    const Tensor d_nll = full(a.device(), {end - begin}, nll.dtype(), a.factor);
+    const Tensor d_nll = full(a.device(), {end - begin}, nll.dtype(), factor);
     cross_entropy_backward({.logits = logits, .labels = label_block, .lse = lse, .d_nll = d_nll, .d_logits = logits});
     matmul({.a = logits, .b = a.weight, .c = d_x.rows(begin, end)});
     matmul({.a = logits, .b = x_block, .c = a.d_weight, .transpose_a = true, .accumulate = begin > 0});
   }
-  reduce_forward({.x = nll, .y = a.loss, .factor = a.factor});
+  reduce_forward({.x = nll, .y = a.loss, .factor = factor});
 }
 
 void scale(const LinearCrossEntropyScale& a) {
-  const double by = item(a.d_loss);
+  double by = 0;
+  visit<float, double>("linear_cross_entropy", a.d_loss.dtype(), [&]<class T>() { by = double(*a.d_loss.data<T>()); });
   if (by == 1) return;
   for (const Tensor& t : {a.d_x, a.d_weight})
     visit<float, double>("linear_cross_entropy", t.dtype(), [&]<class T>() {

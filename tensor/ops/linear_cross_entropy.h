@@ -4,7 +4,7 @@
 //   backward   for d_loss = 1, G_i = factor * (softmax(logits_i) - onehot(labels[i])), 0 where labels[i] = -100:
 //              d_x = G weight,  d_weight = G^T x;   linear_cross_entropy_scale multiplies both by d_loss
 //
-//   x [...,D]   weight [V,D]   labels, nll [...]   loss []   f32 f64 bf16; labels i32; of bf16 operands nll, loss and
+//   x [...,D]   weight [V,D]   labels, nll [...]   loss []   f32 f64 bf16; labels i32; factor [] f64, absent: 1; of bf16 operands nll, loss and
 //   d_weight are f32. An absent d_x and d_weight are not computed; both or neither.
 //   block [R,V], the dtype of x: room for the logits of R rows at once; what it holds afterwards means nothing.
 //   Equals scale(sum(cross_entropy(matmul(x, weight^T), labels)), factor). The gradients are made in the forward pass, a
@@ -17,8 +17,8 @@ namespace taper::kernels {
 
 struct LinearCrossEntropy {
   Tensor x = {}, weight = {}, labels = {}, block = {}, nll = {}, loss = {};
+  Tensor factor = {};
   Tensor d_x = {}, d_weight = {};
-  double factor = 1;
   Device& device() const { return x.device(); }
 };
 struct LinearCrossEntropyScale {  // in place; nothing is touched where d_loss is 1

@@ -3,7 +3,10 @@
 
 #include <doctest/doctest.h>
 
+#include <fmt/ranges.h>
+
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 
 #include "apps/plan.h"
@@ -43,6 +46,40 @@ class Fixed final : public BatchSource {
   int64_t batch_, length_;
   std::vector<int64_t> skip_;
   uint64_t at_ = 0;
+};
+
+// Batches of two documents a row, the second at a place of its own in each batch; a count of labels of its own too.
+class Documents final : public BatchSource {
+ public:
+  Documents(int64_t batch, int64_t length, Device& device, uint64_t until = 1000)
+      : batch_(batch), length_(length), device_(device), until_(until) {}
+  Batch next() override {
+    std::vector<int32_t> ids, labels;
+    std::vector<std::vector<int64_t>> starts;
+    int64_t labelled = 0;
+    for (int64_t b = 0; b < batch_; ++b) starts.push_back({1 + (int64_t(at_) + b) % (length_ - 1)});
+    for (int64_t i = 0; i < batch_ * length_; ++i) {
+      const int64_t t = int64_t(at_) * batch_ * length_ + i;
+      const bool ignored = i % 5 == int64_t(at_ % 7);
+      ids.push_back(int32_t(t * t % 11));
+      labels.push_back(ignored ? ignored_label : int32_t((t + 1) * (t + 1) % 11));
+      labelled += !ignored;
+    }
+    const bool packed = at_++ < until_;
+    return {from_host(device_, {batch_, length_}, ids), from_host(device_, {batch_, length_}, labels),
+            packed ? make_packing(device_, batch_, length_, starts) : Packing{}, labelled};
+  }
+  Cursor cursor() const override { return {0, at_}; }
+  void seek(const Cursor& c) override { at_ = c.index; }
+  int64_t samples_per_epoch() const override { return 1000; }
+  int64_t remaining() const override { return -1; }
+  int64_t vocab() const override { return 11; }
+  std::string identity() const override { return "documents"; }
+
+ private:
+  int64_t batch_, length_;
+  Device& device_;
+  uint64_t until_, at_ = 0;
 };
 
 Config config(int64_t batch, int64_t accumulate, const std::vector<std::string>& set = {}) {
@@ -216,6 +253,71 @@ TEST_CASE("trainer: a checkpoint continues bit for bit, and only on its own data
   CHECK_THROWS_WITH_AS(second.resume(other), doctest::Contains("the run was trained on 'shuffled'; the data now are 'fixed'"), Error);
   other.state = "{\"data\": \"fixed\", \"epoch\": 0}";
   CHECK_THROWS_WITH_AS(second.resume(other), doctest::Contains("state.json: 'index' is missing or of the wrong type"), Error);
+}
+
+// Metrics and weights of steps with and without a graph. On a GPU where TAPER_TEST_DEVICE names one: there the work is launched
+// as a CUDA graph; elsewhere the calls of its kernels are kept and made again.
+TEST_CASE("trainer: a recorded step gives the same bits, in every form of a step, and so does a resumed one") {
+  const char* name = std::getenv("TAPER_TEST_DEVICE");
+  if (!name) MESSAGE("skipped on a GPU: TAPER_TEST_DEVICE names none; run on the CPU");
+  Device& device = open_device(name ? name : "cpu");
+  test::Scratch scratch;
+  const std::string smaller = "model.head_dim=0";
+  std::vector<std::vector<std::string>> forms = {
+      {}, {"model.dropout=0.3"}, {"train.accumulate=3", "train.loss_average=micro"}, {"model.arch=rwkv7", smaller}, {"model.arch=gdn", smaller},
+      {"model.arch=gla", smaller, "train.bptt_segments=3", "model.dropout=0.1"}, {"model.arch=retnet", smaller, "model.post=false"},
+      {"post.spectrum=false"}, {"model.arch=rwkv7", smaller, "post.spectrum=false", "train.bptt_segments=2", "train.bptt_truncate=false"},
+      {"model.fusion=none"}};
+  if (device.kind() == DeviceKind::cuda) forms.push_back({"train.precision=bf16"});
+  for (const std::vector<std::string>& form : forms) {
+    CAPTURE(fmt::format("{}", fmt::join(form, " ")));
+    const auto config_of = [&](bool graph) {
+      std::vector<std::string> set = form;
+      set.push_back(fmt::format("train.graph={}", graph));
+      Config c = config(2, 1, set);
+      c.train.accumulate = form.size() == 2 && form[0] == "train.accumulate=3" ? 3 : 1;
+      return c;
+    };
+    const auto source = [&](const Config& c) { return std::make_unique<Documents>(c.train.batch, c.data.sequence, device); };
+    const auto trained = [&](bool graph, int stop, const std::optional<Checkpoint>& from) {
+      const Config c = config_of(graph);
+      Trainer t(c, device, source(c));
+      if (from) t.resume(*from);
+      std::vector<double> seen;
+      while (t.steps() < stop) {
+        t.step();
+        seen.insert(seen.end(), {t.numbers().loss, t.numbers().norm, t.numbers().lr});
+      }
+      const std::vector<double> w = weights(t);
+      seen.insert(seen.end(), w.begin(), w.end());
+      if (stop == 4) t.save(scratch / fmt::format("{}-{}", &form - forms.data(), graph), 0);
+      return seen;
+    };
+    CHECK(trained(true, 9, {}) == trained(false, 9, {}));
+    CHECK(trained(true, 4, {}) == trained(false, 4, {}));
+    const auto saved = latest_checkpoint(scratch / fmt::format("{}-1", &form - forms.data()));
+    REQUIRE(saved.has_value());
+    const std::vector<double> whole = trained(false, 9, {}), rest = trained(true, 9, saved);
+    REQUIRE(rest.size() < whole.size());
+    CHECK(std::equal(rest.begin(), rest.end(), whole.end() - int64_t(rest.size())));
+  }
+}
+
+TEST_CASE("trainer: batches of another form are recorded anew, and a plan counts a recorded step") {
+  const auto trained = [&](bool graph) {
+    const Config c = config(2, 1, {fmt::format("train.graph={}", graph)});
+    Trainer t(c, open_device("cpu"), std::make_unique<Documents>(2, 6, open_device("cpu"), 4));  // from the fourth batch on: without documents
+    for (int i = 0; i < 9; ++i) t.step();
+    return weights(t);
+  };
+  CHECK(trained(true) == trained(false));
+
+  const auto peak = [&](const char* graph) {
+    return double(plan_run(parse_config("[model]\nd_model = 64\nlayers = 4\nheads = 2\nd_state = 16\nvocab = 64\n[data]\nsequence = 512\n[train]\nbatch = 4\n",
+                                        "test", {graph})).step_peak);
+  };
+  CHECK(peak("train.graph=true") >= peak("train.graph=false"));
+  CHECK(peak("train.graph=true") <= 1.03 * peak("train.graph=false"));
 }
 
 TEST_CASE("trainer: bf16 wants a GPU, a small vocabulary is refused") {

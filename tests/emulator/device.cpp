@@ -138,20 +138,6 @@ class EmulatedDevice final : public Device {
   taper::DeviceKind kind() const override { return taper::DeviceKind::cuda; }
   std::string name() const override { return "cuda:0"; }
   std::string product() const override { return "emulator"; }
-  void fill(void* p, int byte, size_t bytes) override {
-    const MemoryInUse in_use;
-    const auto b = blocks().find(reinterpret_cast<uintptr_t>(p));
-    std::memset(p, byte, b != blocks().end() && bytes > b->second.bytes ? b->second.bytes : bytes);
-  }
-  void upload(void* to, const void* from, size_t bytes) override {
-    cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice);
-  }
-  void download(void* to, const void* from, size_t bytes) override {
-    cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost);
-  }
-  void copy(void* to, const void* from, size_t bytes) override {
-    cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice);
-  }
 
   using Clock = std::chrono::steady_clock;
   Mark mark() override { return std::make_shared<Clock::time_point>(Clock::now()); }
@@ -161,6 +147,20 @@ class EmulatedDevice final : public Device {
   }
 
  protected:
+  void set(void* p, int byte, size_t bytes) override {
+    const MemoryInUse in_use;
+    const auto b = blocks().find(reinterpret_cast<uintptr_t>(p));
+    std::memset(p, byte, b != blocks().end() && bytes > b->second.bytes ? b->second.bytes : bytes);
+  }
+  void send(void* to, const void* from, size_t bytes) override {
+    cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice);
+  }
+  void receive(void* to, const void* from, size_t bytes) override {
+    cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost);
+  }
+  void move(void* to, const void* from, size_t bytes) override {
+    cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice);
+  }
   void* take(size_t) override {
     const MemoryInUse in_use;
     const size_t bytes = exact_bytes;

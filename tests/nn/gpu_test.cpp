@@ -39,7 +39,7 @@ Step step(const ModelConfig& config, Device& device, Dtype dtype, Dtype activati
   const Tensor ids = on(device, tokens(B, T, config.vocab)), labels = on(device, tokens(B, T, config.vocab));
   const Packing packing = make_packing(device, B, T, std::vector<std::vector<int64_t>>(size_t(B), {T / 3, T / 3 + 1}));
   Tape tape;
-  const LossResult r = model.loss(tape, ids, labels, packing, {.factor = 1 / double(B * T)});
+  const LossResult r = model.loss(tape, ids, labels, packing, {.factor = full(device, {}, Dtype::f64, 1 / double(B * T))});
   return {item(r.loss.value), to_doubles(r.nll), backward(r.loss, full(device, {}, r.loss.value.dtype(), 1))};
 }
 

@@ -37,8 +37,8 @@ struct Run {
                                  .gradient = gradient,
                                  .moment1 = moment1,
                                  .moment2 = moment2,
-                                 .lr = lr,
                                  .weight_decay = weight_decay}},
+                    .rate = full(device(), {}, Dtype::f64, lr),
                     .scale = scale,
                     .finite = finite,
                     .steps = from_host<int64_t>(device(), {}, std::vector<int64_t>{steps}),
@@ -130,15 +130,16 @@ void many_tensors_are_each_alone() {
       const Dtype dtype = i % 4 == 1 ? Dtype::f64 : Dtype::f32;
       const auto tensor = [&](uint64_t seed) { return from_doubles(device(), {n}, dtype, drawn(n, seed + uint64_t(i))); };
       list.push_back({.value = tensor(100), .gradient = tensor(400), .moment1 = tensor(700), .moment2 = full(device(), {n}, dtype, 0.5),
-                      .lr = 1e-3 * double(i), .weight_decay = i % 3 ? 0.1 : 0});
+                      .lr_scale = 0.1 * double(i), .weight_decay = i % 3 ? 0.1 : 0});
     }
     const auto piece = [&](int64_t k) { return clone(memory).rows(20001 * k + 1, 20001 * (k + 1)); };
     list.push_back({.value = piece(0), .gradient = piece(1), .moment1 = piece(2), .moment2 = full(device(), {20000}, Dtype::f32, 1),
-                    .lr = 1e-2, .weight_decay = 0.1});
+                    .lr_scale = 1, .weight_decay = 0.1});
     return list;
   };
   const auto start = lists(), together = lists(), alone = lists();
-  kernels::AdamWUpdate update{.scale = full(device(), {}, Dtype::f64, 0.5),
+  kernels::AdamWUpdate update{.rate = full(device(), {}, Dtype::f64, 1e-2),
+                              .scale = full(device(), {}, Dtype::f64, 0.5),
                               .finite = from_host<int32_t>(device(), {}, std::vector<int32_t>{1}),
                               .steps = from_host<int64_t>(device(), {}, std::vector<int64_t>{3})};
   update.tensors = together;
@@ -149,7 +150,7 @@ void many_tensors_are_each_alone() {
     expect_same_bits(together[i].value, alone[i].value, "value");
     expect_same_bits(together[i].moment1, alone[i].moment1, "moment1");
     expect_same_bits(together[i].moment2, alone[i].moment2, "moment2");
-    expect(alone[i].lr == 0 || alone[i].value.numel() == 0 || relative_error(alone[i].value, start[i].value) > 1e-6,
+    expect(alone[i].lr_scale == 0 || alone[i].value.numel() == 0 || relative_error(alone[i].value, start[i].value) > 1e-6,
            "tensor {} must have moved", i);
   }
 }

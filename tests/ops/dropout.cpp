@@ -7,6 +7,8 @@
 namespace taper::test {
 namespace {
 
+Tensor key_of(Device& device, const Random& random) { return from_host<int64_t>(device, {2}, random.key()); }
+
 // The mask as a tensor, element by element from the generator.
 Var mask_of(const Var& x, double p, const Random& random) {
   std::vector<double> mask;
@@ -18,7 +20,7 @@ Example example(const Shape& shape, double p) {
   const Random random(3, "layers.0.dropout");
   return {.name = fmt::format("{} p={}", shape.text(), p),
           .inputs = {{.edge = "x", .shape = shape}},
-          .build = [=](const std::vector<Var>& in, const Packing&) { return std::vector{dropout(in[0], p, random)}; },
+          .build = [=](const std::vector<Var>& in, const Packing&) { return std::vector{dropout(in[0], p, key_of(in[0].value.device(), random))}; },
           .definition = [=](const std::vector<Var>& in, const Packing&) {
             return std::vector{multiply(in[0], mask_of(in[0], p, random))};
           }};
@@ -31,7 +33,7 @@ Example bench_example(const Shape& shape, double p) {
 }
 
 std::vector<double> of_ones(int64_t n, double p, const Random& random, Dtype t = Dtype::f64) {
-  return to_doubles(dropout(constant(full(open_device("cpu"), {n}, t, 1)), p, random).value);
+  return to_doubles(dropout(constant(full(open_device("cpu"), {n}, t, 1)), p, key_of(open_device("cpu"), random)).value);
 }
 
 // Kept elements are 1/(1-p), and their share is 1-p within five deviations of a binomial.
@@ -52,7 +54,7 @@ void p_of_0_changes_no_bit() {
   Device& cpu = open_device("cpu");
   for (Dtype t : {Dtype::f32, Dtype::f64, Dtype::bf16}) {
     const Tensor x = from_doubles(cpu, {6}, t, std::vector<double>{0.1, -0.0, 1e-40, -3.3, INFINITY, 7e30});
-    expect_same_bits(dropout(constant(x), 0, Random(1, "x")).value, x, "dropout with p = 0");
+    expect_same_bits(dropout(constant(x), 0, key_of(cpu, Random(1, "x"))).value, x, "dropout with p = 0");
   }
 }
 
@@ -68,25 +70,26 @@ void the_seed_and_the_purpose_choose_the_mask() {
 void the_gradient_goes_where_the_value_went() {
   Device& cpu = open_device("cpu");
   Tape tape;
-  const Var y = dropout(tape.leaf("x", full(cpu, {1000}, Dtype::f32, 1)), 0.3, Random(5, "g"));
+  const Var y = dropout(tape.leaf("x", full(cpu, {1000}, Dtype::f32, 1)), 0.3, key_of(cpu, Random(5, "g")));
   expect_same_bits(backward(y, full(cpu, {1000}, Dtype::f32, 1)).at("x"), y.value, "d_x of ones");
 }
 
 void a_dropped_nan_is_0() {
   Device& cpu = open_device("cpu");
   const auto mask = of_ones(100, 0.5, Random(9, "nan"));
-  const auto y = to_doubles(dropout(constant(full(cpu, {100}, Dtype::f32, NAN)), 0.5, Random(9, "nan")).value);
+  const auto y = to_doubles(dropout(constant(full(cpu, {100}, Dtype::f32, NAN)), 0.5, key_of(cpu, Random(9, "nan"))).value);
   for (size_t i = 0; i < 100; ++i) expect(mask[i] == 0 ? y[i] == 0 : std::isnan(y[i]), "element {}: got {}", i, y[i]);
 }
 
 void refuses_bad_input() {
   Device& cpu = open_device("cpu");
   const Var x = constant(zeros(cpu, {2}, Dtype::f32));
-  expect_error([&] { dropout(x, 1, Random(1, "x")); }, "dropout: p must be in [0,1); got 1");
-  expect_error([&] { dropout(x, -0.1, Random(1, "x")); }, "dropout: p must be in [0,1); got -0.1");
-  expect_error([&] { dropout(x, NAN, Random(1, "x")); }, "dropout: p must be in [0,1); got nan");
-  expect_error([&] { dropout({}, 0.1, Random(1, "x")); }, "dropout: x must be present; it is absent");
-  expect_error([&] { dropout(constant(zeros(cpu, {2}, Dtype::i32)), 0.1, Random(1, "x")); },
+  expect_error([&] { dropout(x, 1, key_of(cpu, Random(1, "x"))); }, "dropout: p must be in [0,1); got 1");
+  expect_error([&] { dropout(x, -0.1, key_of(cpu, Random(1, "x"))); }, "dropout: p must be in [0,1); got -0.1");
+  expect_error([&] { dropout(x, NAN, key_of(cpu, Random(1, "x"))); }, "dropout: p must be in [0,1); got nan");
+  expect_error([&] { dropout({}, 0.1, key_of(cpu, Random(1, "x"))); }, "dropout: x must be present; it is absent");
+  expect_error([&] { dropout(x, 0.1, zeros(cpu, {2}, Dtype::i32)); }, "dropout: key must be i64 [2]; got i32 [2]");
+  expect_error([&] { dropout(constant(zeros(cpu, {2}, Dtype::i32)), 0.1, key_of(cpu, Random(1, "x"))); },
                "dropout: dtype must be f32 or f64 or bf16; got i32");
 }
 

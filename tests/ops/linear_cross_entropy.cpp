@@ -23,7 +23,8 @@ Example example(const Shape& rows, int64_t D, int64_t V, bool ignore, double fac
   return {.name = fmt::format("{} V={} factor={}{}", shape.text(), V, factor, ignore ? " ignoring" : ""),
           .inputs = {{.edge = "x", .shape = shape}, {.edge = "weight", .shape = {V, D}, .fill = normal(0, 0.5)}},
           .build = [=](const std::vector<Var>& in, const Packing&) {
-            return std::vector{linear_cross_entropy(in[0], in[1], some_labels(in[0].value.device(), rows, V, ignore), factor).loss};
+            return std::vector{linear_cross_entropy(in[0], in[1], some_labels(in[0].value.device(), rows, V, ignore),
+                                                    full(in[0].value.device(), {}, Dtype::f64, factor)).loss};
           },
           .definition = [=](const std::vector<Var>& in, const Packing&) {
             const Var logits = matmul(in[0], in[1], {.b = true});
@@ -52,7 +53,7 @@ void several_blocks_are_one_sum() {
   for (int64_t i = 0; i < R * D; ++i) x.push_back(Random(1, "x").normal(uint64_t(i)));
   for (int64_t i = 0; i < V * D; ++i) w.push_back(Random(1, "w").normal(uint64_t(i)));
   const Tensor tx = from_doubles(cpu, {R, D}, Dtype::f64, x), tw = from_doubles(cpu, {V, D}, Dtype::f64, w);
-  kernels::LinearCrossEntropy whole{.x = tx, .weight = tw, .labels = some_labels(cpu, {R}, V, true), .factor = 0.5}, cut;
+  kernels::LinearCrossEntropy whole{.x = tx, .weight = tw, .labels = some_labels(cpu, {R}, V, true), .factor = full(cpu, {}, Dtype::f64, 0.5)}, cut;
   for (kernels::LinearCrossEntropy* k : {&whole, &cut}) {
     if (k == &cut) cut = whole;
     k->block = Tensor(cpu, {k == &cut ? 7 : R, V}, Dtype::f64);
@@ -73,15 +74,16 @@ void refuses_a_second_walk_and_gradients_of_nll() {
   Tape tape;
   const Var x = tape.leaf("x", full(cpu, {2, 3}, Dtype::f32, 1)), w = tape.leaf("w", full(cpu, {4, 3}, Dtype::f32, 1));
   const Tensor labels = from_host<int32_t>(cpu, {2}, std::vector<int32_t>{1, 2});
-  const LossResult r = linear_cross_entropy(x, w, labels, 1);
+  const LossResult r = linear_cross_entropy(x, w, labels);
   const Tensor one = full(cpu, {}, Dtype::f32, 1);
   const BackwardOptions keep{.cut = {}, .ledger = {}, .keep = true, .into = {}};
   backward(r.loss, one, keep);
   expect_error([&] { backward(r.loss, one, keep); }, "linear_cross_entropy: its gradients are scaled in place, so a tape is walked once");
-  expect_error([&] { linear_cross_entropy(x, w, from_host<int32_t>(cpu, {1}, std::vector<int32_t>{1}), 1); },
+  expect_error([&] { linear_cross_entropy(x, w, from_host<int32_t>(cpu, {1}, std::vector<int32_t>{1})); },
                "linear_cross_entropy: labels must be i32 [2] to match x [2,3]; got i32 [1]");
-  expect_error([&] { linear_cross_entropy(x, constant(full(cpu, {4, 2}, Dtype::f32, 1)), labels, 1); },
+  expect_error([&] { linear_cross_entropy(x, constant(full(cpu, {4, 2}, Dtype::f32, 1)), labels); },
                "linear_cross_entropy: weight must be f32 [V,3] to match x [2,3]; got f32 [4,2]");
+  expect_error([&] { linear_cross_entropy(x, w, labels, one); }, "linear_cross_entropy: factor must be f64 []; got f32 []");
 }
 
 // With the labels as an input, so that they are cut with the rows.
