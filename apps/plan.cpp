@@ -105,11 +105,13 @@ Plan plan_run(const Config& config) {
   std::map<const void*, std::pair<std::string, int64_t>> values;  // by address: views of a tensor are that tensor
   for (const Parameter* p : trainer.model.parameters()) values.emplace(p->value.data<void>(), std::pair(p->name, int64_t(p->value.bytes())));
   trainer.step([&](const std::string& name, const Tensor& t) { values.emplace(t.data<void>(), std::pair(name, int64_t(t.bytes()))); });
-  trainer.step();  // the second finds what the first leaves behind
+  trainer.step();  // the second finds what the first leaves behind; with train.graph a third is recorded
+  if (config.train.graph) trainer.step();
   plan.step_peak = peak();
   for (const auto& [at, value] : values) plan.largest.push_back(value);
   std::ranges::stable_sort(plan.largest, std::greater{}, &std::pair<std::string, int64_t>::second);
   plan.largest.resize(std::min<size_t>(3, plan.largest.size()));
+  trainer.rest();
 
   const int64_t length = config.data.sequence;
   EmptySource batches(config, batch_for_length(config, length), length, device);

@@ -14,7 +14,7 @@ namespace taper {
 namespace fs = std::filesystem;
 
 bool may_change(std::string_view key) {
-  return key == "run.dir" || key == "run.device" || key.starts_with("checkpoint.") || key.starts_with("log.") ||
+  return key == "run.dir" || key == "run.device" || key == "train.graph" || key.starts_with("checkpoint.") || key.starts_with("log.") ||
          key.starts_with("eval.");
 }
 

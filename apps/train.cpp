@@ -48,6 +48,7 @@ void check_held_out(const Config& c, Device& device) {
 // One line of metrics for the held-out data: reproducible, so no times.
 void evaluate_now(Trainer& trainer, Run& run, Progress& progress, const EvaluateOptions& options) {
   const Config& c = trainer.config;
+  trainer.rest();  // so that an evaluation needs no memory beside that of a recorded step
   std::string json;
   if (c.data.task == "mqar") {
     for (size_t i = 0; i < c.mqar.eval_pairs.size(); ++i) {

@@ -31,6 +31,7 @@ class Trainer {
 
   using Watch = std::function<void(const std::string& value, const Tensor&)>;  // sees each value by name, see Tape::watch; no recorded step has one
   void step(const Watch& watch = {});
+  void rest() { work_.forget(); }  // gives back the memory of a recorded step; a later one records anew
   bool done() const { return steps_ >= config.train.steps; }
   int64_t steps() const { return steps_; }
   int64_t tokens_per_step() const { return config.train.accumulate * config.train.batch * config.data.sequence; }

@@ -118,10 +118,12 @@ void Device::refuse_while_recording(const char* what, size_t bytes) const {
 }
 
 void Device::fill(void* p, int byte, size_t bytes) {
+  if (bytes == 0) return;
   if (defers()) return defer([=, this] { set(p, byte, bytes); });
   set(p, byte, bytes);
 }
 void Device::copy(void* to, const void* from, size_t bytes) {
+  if (bytes == 0 || to == from) return;
   if (defers()) return defer([=, this] { move(to, from, bytes); });
   move(to, from, bytes);
 }
