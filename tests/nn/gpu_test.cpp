@@ -93,15 +93,16 @@ TEST_CASE("gpu: a model in bf16 is near the one in f64, and its bits are the sam
     for (const bool post : {false, true}) {
       CAPTURE(arch);
       CAPTURE(post);
-      const ModelConfig config = wide_model(arch, post);
+      ModelConfig config = wide_model(arch, post);
+      // RetNet divides each token's y by its own size. Where q is almost at right angles to all keys so far (at a document's
+      // first token: to one), that size is rounding, and with a small eps one token's gradient is hundreds of another's.
+      if (arch == "retnet") config.norm_eps = 0.1;
       const Step want = step(config, cpu(), Dtype::f64, Dtype::f64, true, 2, 150);
       const Step once = step(config, *device, Dtype::f32, Dtype::bf16, true, 2, 150);
       const Step again = step(config, *device, Dtype::f32, Dtype::bf16, true, 2, 150);
       CHECK(std::abs(once.loss - want.loss) <= 5e-3 * want.loss);
       CHECK(difference(once.nll, want.nll) <= 3e-2);
-      // RetNet divides each token's y by its own size, and where q is almost at right angles to all keys so far (at a
-      // document's first token: to one) the rounding of q and k is a large part of what is divided.
-      check_gradients(once, want, arch == "retnet" ? 0.2 : 5e-2);
+      check_gradients(once, want, 5e-2);
       CHECK(once.nll == again.nll);
       for (const auto& [name, d] : once.gradients) {
         CHECK(d.dtype() == Dtype::f32);

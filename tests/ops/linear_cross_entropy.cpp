@@ -98,7 +98,7 @@ Example labelled(int64_t D, int64_t V) {
           .build = [](const std::vector<Var>& in, const Packing&) {
             const std::vector<double> ids = to_doubles(in[2].value);
             const Tensor labels = from_host(in[0].value.device(), in[2].shape(), std::vector<int32_t>(ids.begin(), ids.end()));
-            return std::vector{linear_cross_entropy(in[0], in[1], labels, 1e-3).loss};
+            return std::vector{linear_cross_entropy(in[0], in[1], labels, full(in[0].value.device(), {}, Dtype::f64, 1e-3)).loss};
           }};
 }
 

@@ -142,7 +142,7 @@ const RegisterCase registered{{
                {"a stream may be wide", a_stream_may_be_wide},
                {"the stream passes through", the_stream_passes_through},
                {"refuses a weight of another size", refuses_a_weight_of_another_size}},
-    .huge = {example({huge_rows(768), 768}, 1e-5), example({huge_rows(1001), 1001}, 1e-5)},
+    .huge = {example({huge_rows(768), 768}, 1e-5), example({huge_rows(1001), 1001}, 1e-5), add_example({huge_rows(768), 768}, 1e-5)},
 }};
 
 }  // namespace
