@@ -1,15 +1,19 @@
 #!/usr/bin/env bash
-# Holds every room to the laws on the GPU, then runs compute-sanitizer's four tools on small shapes. Leaves a record with the
-# commit in bench/records/<device>/tests.jsonl. test_gpu.sh [--build DIR] [--sanitizer-rooms "ROOM ..."] [--huge]
+# Holds every room to the laws on the GPU, then runs compute-sanitizer's four tools on small shapes, rooms side by side.
+# Leaves a record with the commit in bench/records/<device>/tests.jsonl.
+# test_gpu.sh [--build DIR] [--jobs N] [--rooms "ROOM ..."] [--huge] [--no-sanitizer]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-build=build-cuda rooms= huge=
+build=build-cuda jobs=$(nproc) huge= sanitize=1
+rooms=$(cd tests/ops && ls *.cpp | sed 's/\.cpp$//')
 while [ $# -gt 0 ]; do
   case $1 in
     --build) build=$2; shift 2 ;;
-    --sanitizer-rooms) rooms=$2; shift 2 ;;
+    --jobs) jobs=$2; shift 2 ;;
+    --rooms) rooms=$2; shift 2 ;;
     --huge) huge=1; shift ;;
-    *) echo "test_gpu.sh: no option '$1'; --build DIR, --sanitizer-rooms \"ROOM ...\", --huge" >&2; exit 2 ;;
+    --no-sanitizer) sanitize=; shift ;;
+    *) echo "test_gpu.sh: no option '$1'; --build DIR, --jobs N, --rooms \"ROOM ...\", --huge, --no-sanitizer" >&2; exit 2 ;;
   esac
 done
 if ! nvidia-smi -L > /dev/null 2>&1; then
@@ -17,34 +21,48 @@ if ! nvidia-smi -L > /dev/null 2>&1; then
   exit 0
 fi
 if [ ! -x "$build/taper_laws" ]; then scripts/build.sh "$build" taper_laws -DTAPER_CUDA=ON; fi
-
-device=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr ' ' '_')
-commit=$(git rev-parse --short HEAD 2> /dev/null || echo "${TAPER_COMMIT:-unknown}")
-records=bench/records/$device/tests.jsonl
-mkdir -p "$(dirname "$records")"
-export TAPER_TEST_DEVICE=cuda:0
-laws() { "$build/taper_laws" --records "$records" --commit "$commit" "$@"; }
-
-failed=0
-laws || failed=1
-if [ -n "$huge" ]; then laws --law huge || failed=1; fi
-
 sanitizer=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)
-if [ ! -x "$sanitizer" ]; then
-  echo "test_gpu.sh: compute-sanitizer is missing; it comes with the CUDA toolkit" >&2
+if [ -n "$sanitize" ] && [ ! -x "$sanitizer" ]; then
+  echo "test_gpu.sh: compute-sanitizer is missing; it comes with the CUDA toolkit; --no-sanitizer does without" >&2
   exit 1
 fi
-for tool in memcheck racecheck initcheck synccheck; do
-  # The poison law reads what nobody wrote on purpose: initcheck is run without it.
-  if "$sanitizer" --tool $tool --error-exitcode 9 "$build/taper_laws" --law definition --law bf16 --examples 3 $rooms > sanitizer.log 2>&1; then
-    result=ok
-  else
-    result=failed failed=1
-    tail -40 sanitizer.log
-  fi
-  echo "test_gpu.sh: $tool: $result, $(grep -o 'ERROR SUMMARY: .*\|RACECHECK SUMMARY: .*' sanitizer.log | tail -1)"
-  echo "{\"commit\":\"$commit\",\"device\":\"$device\",\"sanitizer\":\"$tool\",\"result\":\"$result\"}" >> "$records"
-  rm -f sanitizer.log
-done
-[ $failed = 0 ] && echo "test_gpu.sh: all laws hold on $device and the sanitizer found nothing; $SECONDS s"
+
+device=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr ' ' '_')
+commit=${TAPER_COMMIT:-$(git rev-parse --short HEAD 2> /dev/null || echo unknown)}
+records=bench/records/$device/tests.jsonl
+mkdir -p "$(dirname "$records")"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export TAPER_TEST_DEVICE=cuda:0 TAPER_THREADS=${TAPER_THREADS:-2} build commit work sanitizer
+
+# side_by_side NAME SHELL_CODE: the code for each room ($1), its output in $work/NAME.ROOM, the rooms that failed to stdout.
+side_by_side() {
+  export code=$2 name=$1
+  echo "$rooms" | tr -s ' \n' '\n' | xargs -P "$jobs" -I{} bash -c \
+    'set -- {}; eval "$code" > "$work/$name.$1" 2>&1 || echo "$1"'
+}
+failed=0
+report() {  # report NAME FAILED_ROOMS WHAT
+  if [ -z "$2" ]; then echo "test_gpu.sh: $3: ok"; return; fi
+  failed=1
+  for room in $2; do echo "test_gpu.sh: $3: $room FAILED"; tail -20 "$work/$1.$room"; done
+}
+bad=$(side_by_side laws '"$build/taper_laws" --records "$work/records.$1" --commit "$commit" "$1"')
+report laws "$bad" "laws"
+if [ -n "$huge" ]; then  # one at a time: a case takes a good part of the memory
+  bad=$(jobs=1 side_by_side huge '"$build/taper_laws" --law huge --records "$work/records.$1.huge" --commit "$commit" "$1"')
+  report huge "$bad" "more than 2^31 elements"
+fi
+cat "$work"/records.* >> "$records"
+
+if [ -n "$sanitize" ]; then
+  for tool in memcheck racecheck initcheck synccheck; do
+    export tool
+    # The poison law reads what nobody wrote on purpose: initcheck is run without it.
+    bad=$(side_by_side "$tool" '"$sanitizer" --tool "$tool" --error-exitcode 9 "$build/taper_laws" --law definition --law bf16 --examples 2 "$1"')
+    report "$tool" "$bad" "$tool"
+    echo "{\"commit\":\"$commit\",\"device\":\"$device\",\"sanitizer\":\"$tool\",\"rooms\":$(echo $rooms | wc -w),\"failed\":\"$(echo $bad)\"}" >> "$records"
+  done
+fi
+[ $failed = 0 ] && echo "test_gpu.sh: all laws hold on $device${sanitize:+ and the sanitizer found nothing}; $SECONDS s"
 exit $failed
