@@ -4,7 +4,7 @@
 
 namespace taper::cuda {
 
-// The sum of every thread's x, given to thread 0. Each of the `threads` (a power of two) must call it.
+// The sum of every thread's x, given to thread 0; the others get 0. Each of the `threads` (a power of two) must call it.
 template <int threads, class T>
 __device__ T block_sum(T x) {
   static_assert((threads & (threads - 1)) == 0, "the tree halves: threads must be a power of two");
@@ -15,7 +15,7 @@ __device__ T block_sum(T x) {
     __syncthreads();
     if (int(threadIdx.x) < half) s_sum[threadIdx.x] += s_sum[threadIdx.x + half];
   }
-  return s_sum[0];
+  return threadIdx.x == 0 ? s_sum[0] : T(0);  // thread 0 wrote it last: nobody else may look without a barrier
 }
 
 }  // namespace taper::cuda

@@ -67,7 +67,7 @@ inline void nudge(LanguageModel& model) {
     std::vector<double> v = to_doubles(p->value);
     const double size = p->value.rank() > 1 ? std::sqrt(double(p->value.size(0)) / double(p->value.numel())) : 0.1;
     for (size_t i = 0; i < v.size(); ++i) v[i] += size * Random(2, p->name).normal(i);
-    p->value = from_doubles(cpu(), p->value.shape(), p->value.dtype(), v);
+    p->value = from_doubles(p->value.device(), p->value.shape(), p->value.dtype(), v);
   }
 }
 
