@@ -63,14 +63,15 @@ def prediction_table(root):
         commits = set()
         for path in sorted(folder.glob("*.jsonl")):
             for r in last_records(path, ("op", "shape", "dtype")):
-                for key, p in predicted.items():
-                    op, shape = key.split(" ", 1)
-                    if r.get("op") != op or not r["shape"].startswith(shape):
-                        continue
-                    t = {x["pass"]: x["median_ms"] for x in r["passes"]}
-                    commits.add(r["commit"])
-                    rows.append(f"| `{op}` | {shape} | {p['floor'][0]:.3f} / {p['floor'][1]:.3f} ms | {p['forward']:.3f} / {p['backward']:.3f} ms | "
-                                f"{t['forward']:.3f} / {t['backward']:.3f} ms | {t['forward'] / p['forward']:.1f} / {t['backward'] / p['backward']:.1f} |")
+                # The longest of the predictions that name this op and how its shape begins.
+                key = max((k for k in predicted if f"{r.get('op')} {r.get('shape')}".startswith(k)), key=len, default=None)
+                if key is None:
+                    continue
+                (op, shape), p = key.split(" ", 1), predicted[key]
+                t = {x["pass"]: x["median_ms"] for x in r["passes"]}
+                commits.add(r["commit"])
+                rows.append(f"| `{op}` | {shape} | {p['floor'][0]:.3f} / {p['floor'][1]:.3f} ms | {p['forward']:.3f} / {p['backward']:.3f} ms | "
+                            f"{t['forward']:.3f} / {t['backward']:.3f} ms | {t['forward'] / p['forward']:.1f} / {t['backward'] / p['backward']:.1f} |")
         if commits:
             text += [f"{folder.name.replace('_', ' ')}, commit {', '.join(sorted(commits))}:", ""] + rows + [""]
     return "\n".join(text)
@@ -87,11 +88,10 @@ def from_records(root, name, key, rows_of):
 
 
 def training_rows(records):
-    rows = ["| config | parameters | changed | steps | first loss | last loss | tokens/s |", "|---|---|---|---|---|---|---|"]
+    rows = ["| config | parameters | changed | steps | first loss | last loss |", "|---|---|---|---|---|---|"]
     for r in records:
         changed = ", ".join(f"`{s}`" for s in r["sets"]) or "-"
-        rows.append(f"| `{r['config']}` | {r['parameters'] / 1e6:.1f}M | {changed} | {r['steps']} | {r['first_loss']:.2f} | {r['last_loss']:.2f} | "
-                    f"{r['tokens_per_second'] / 1e3:.0f}k |")
+        rows.append(f"| `{r['config']}` | {r['parameters'] / 1e6:.1f}M | {changed} | {r['steps']} | {r['first_loss']:.2f} | {r['last_loss']:.2f} |")
     return rows
 
 
