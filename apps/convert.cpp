@@ -1,6 +1,7 @@
 // convert: checkpoints of other programs into ours, ours into theirs, theirs into each other.
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "apps/commands.h"
 #include "apps/trained.h"
@@ -26,6 +27,7 @@ struct Source {
   std::vector<RawTensor> tensors;  // by our names
   std::string text = "";           // config.json that describes it; empty: there is none
   std::shared_ptr<WeightFiles> files;
+  std::optional<Checkpoint> checkpoint = {};  // ours
 };
 
 Source read_ours(const Path& path) {
@@ -33,6 +35,7 @@ Source read_ours(const Path& path) {
   Source s{.dialect = "taper", .config = config_of(checkpoint), .tensors = {}, .files = {}};
   s.config.model = completed(s.config.model);
   s.files = std::make_shared<WeightFiles>(std::make_unique<SafetensorsFile>(checkpoint.path / "model.safetensors"));
+  s.checkpoint = checkpoint;
   s.tensors = model_tensors(s.config.model, *s.files);
   const nlohmann::json state = nlohmann::json::parse(checkpoint.state);  // an object: config_of has looked
   if (state.contains("origin") && state["origin"].is_string()) s.text = state["origin"];
@@ -110,6 +113,7 @@ void write_ours(const Path& out, Source& s, const Tokenizer* tokenizer) {
   save_checkpoint(writer.temporary() / "checkpoints",
                   {.step = 0, .parameters = parameters, .optimizer = optimizer, .state = state.dump(2) + "\n"}, 1);
   write_file(writer.temporary() / "config.toml", write_config(c));
+  if (tokenizer) store_tokenizer(*tokenizer, writer.temporary());
   writer.commit();
 }
 
@@ -130,7 +134,7 @@ int convert(const Options& o, const Common& common) {
   const int64_t rows = vocabulary_rows(model);
   std::unique_ptr<Tokenizer> tokenizer;
   if (!o.tokenizer.empty() || !s.config.data.tokenizer.empty()) {
-    tokenizer = open_tokenizer(o.tokenizer.empty() ? s.config.data.tokenizer : o.tokenizer);
+    tokenizer = o.tokenizer.empty() ? tokenizer_of(s.config, *s.checkpoint) : open_tokenizer(o.tokenizer);
     check(tokenizer->vocab() <= rows, Exit::bad_config, "convert: tokenizer {} has {} tokens; the model's vocabulary has {}",
           tokenizer->identity(), tokenizer->vocab(), rows);
   } else if (auto bytes = open_tokenizer("bytes");
@@ -189,7 +193,7 @@ void convert_command(CLI::App& program, Common& common) {
   app.add_option("--out", o->out, "The directory to write; it must not exist")->required();
   app.add_option("--dtype", o->dtype, "f32 or bf16, in which decays stay f32 (as they are)")
       ->check(CLI::IsMember({"f32", "bf16"}));
-  app.add_option("--tokenizer", o->tokenizer, "The model's tokenizer (bytes, where the vocabulary is that of bytes)");
+  app.add_option("--tokenizer", o->tokenizer, "The model's tokenizer: bytes, or the path of its file (bytes, where the vocabulary is that of bytes)");
   app.add_flag("--lenient", o->lenient, "Carry keys of config.json along that are not known");
   app.callback([=, &common] { common.chosen = [=, &common] { return convert(*o, common); }; });
 }

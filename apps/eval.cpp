@@ -48,7 +48,7 @@ int eval(const Options& o, const Common& common) {
   for (size_t i = pairs.size(); mqar && i < lengths.size(); ++i) pairs.push_back(lengths[i] / 4);
   check(!mqar || pairs.size() == lengths.size(), Exit::usage, "eval: --pairs wants one number for each --length; got {} and {}", pairs.size(), lengths.size());
 
-  const EvaluateOptions options{.bytes_of = bytes_of_tokens(c), .accuracy = mqar};
+  const EvaluateOptions options{.bytes_of = mqar ? std::vector<int64_t>{} : bytes_of_tokens(*tokenizer_of(c, trained.checkpoint)), .accuracy = mqar};
   Json results = Json::array();
   for (size_t i = 0; i < lengths.size(); ++i) {
     const int64_t L = lengths[i];

@@ -6,18 +6,15 @@
 #include <cmath>
 #include <numbers>
 
-#include "data/tokenizer.h"
 #include "tensor/error.h"
 
 namespace taper {
 
 double Evaluation::bits_per_byte() const { return nll / std::numbers::ln2 / double(bytes); }
 
-std::vector<int64_t> bytes_of_tokens(const Config& config) {
-  if (config.data.task != "text") return {};
-  const auto tokenizer = open_tokenizer(config.data.tokenizer);
+std::vector<int64_t> bytes_of_tokens(const Tokenizer& tokenizer) {
   std::vector<int64_t> bytes;
-  for (int32_t id = 0; id < tokenizer->vocab(); ++id) bytes.push_back(int64_t(tokenizer->decode({id}).size()));
+  for (int32_t id = 0; id < tokenizer.vocab(); ++id) bytes.push_back(tokenizer.special(id) ? 0 : int64_t(tokenizer.bytes_of(id).size()));
   return bytes;
 }
 

@@ -5,6 +5,7 @@
 
 #include "apps/config.h"
 #include "data/loader.h"
+#include "data/tokenizer.h"
 #include "nn/model.h"
 
 namespace taper {
@@ -33,7 +34,7 @@ struct EvaluateOptions {
 
 Evaluation evaluate(const LanguageModel& model, BatchSource& source, const EvaluateOptions& options);
 
-// The bytes each token of the configuration's tokenizer stands for; empty for a task without text.
-std::vector<int64_t> bytes_of_tokens(const Config& config);
+// The bytes of text that each token stands for: none for a special one.
+std::vector<int64_t> bytes_of_tokens(const Tokenizer& tokenizer);
 
 }  // namespace taper

@@ -6,7 +6,6 @@
 #include "apps/commands.h"
 #include "apps/sample.h"
 #include "apps/trained.h"
-#include "data/tokenizer.h"
 #include "nn/decoder.h"
 #include "tensor/error.h"
 
@@ -25,7 +24,7 @@ int generate(const Options& o, const Common& common) {
   const Trained trained = load_trained(o.path, device);
   check(trained.config.data.task == "text", Exit::bad_config, "generate: a model of text is wanted; {} was trained on {}", o.path,
         trained.config.data.task);
-  const auto tokenizer = open_tokenizer(trained.config.data.tokenizer);
+  const auto tokenizer = tokenizer_of(trained.config, trained.checkpoint);
 
   // A document begins with EOD.
   const std::string prompt = o.prompt_file.empty() ? o.prompt : read_file(o.prompt_file);

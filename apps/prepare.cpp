@@ -57,7 +57,7 @@ void prepare_command(CLI::App& program, Common& common) {
   CLI::App& app = *program.add_subcommand("prepare", "Packs texts into token shards");
   app.add_option("INPUT", o->inputs, "Text files, .jsonl, .jsonl.zst, or directories of them")->required();
   app.add_option("-o,--out", o->output, "The directory to create")->required();
-  app.add_option("--tokenizer", o->tokenizer, "bytes");
+  app.add_option("--tokenizer", o->tokenizer, "bytes, or the path of a tokenizer file (bytes)");
   app.add_option("--text-field", o->text_field, "Of JSON lines (text)");
   app.add_option("--validation", o->validation, "Share of the documents that is held out (0.05)")->check(CLI::Range(0.0, 0.99));
   app.add_option("--shard-tokens", o->shard_tokens, "Most tokens in one shard (134217728)")->check(CLI::Range(int64_t(1024), int64_t(1) << 40));

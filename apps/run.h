@@ -1,6 +1,7 @@
 // Run: the directory of one training run, and what may change when it goes on.
 //
 //   config.toml     resolved, complete
+//   tokenizer.json  or vocab.txt: the data's tokenizer, where it is made from a file
 //   metrics.jsonl   reproducible values only: equal bytes for equal runs, however often interrupted
 //   timings.jsonl   wall clock, tokens/s, memory: of this machine and this time
 //   checkpoints/    step-000200/ ...

@@ -72,8 +72,11 @@ int train(const Config& config, const Options& o, const Common& common) {
   Device& device = open_device(config.run.device);
   Trainer trainer(config, device, training_source(config, device));
   if (config.eval.every > 0) check_held_out(config, device);  // now, not after hours
-  const EvaluateOptions evaluation{.bytes_of = bytes_of_tokens(config), .accuracy = config.data.task == "mqar"};
+  const auto tokenizer = config.data.task == "text" ? open_tokenizer_of(config.data.train, config.data.tokenizer) : nullptr;
+  const EvaluateOptions evaluation{.bytes_of = tokenizer ? bytes_of_tokens(*tokenizer) : std::vector<int64_t>{},
+                                   .accuracy = config.data.task == "mqar"};
   Run run(config, o.resume);
+  if (tokenizer) store_tokenizer(*tokenizer, run.dir());
   const auto last = latest_checkpoint(run.checkpoints());
   if (last) trainer.resume(*last);
   run.rewind_metrics(last ? uint64_t(last->values.at("metrics_bytes")) : 0);

@@ -26,6 +26,17 @@ Config config_of(const Checkpoint& checkpoint) {
   return parse_config(state["config"], who);
 }
 
+std::unique_ptr<Tokenizer> tokenizer_of(const Config& config, const Checkpoint& checkpoint) {
+  check(!config.data.tokenizer.empty(), Exit::bad_config, "{}: which tokenizer its ids belong to is not known; convert it anew with --tokenizer",
+        checkpoint.path.string());
+  // A run's checkpoints lie in DIR/checkpoints; by its full name, one that was named from inside it has parents too.
+  std::error_code error;
+  const Path at = std::filesystem::absolute(checkpoint.path, error).lexically_normal(), run = at.parent_path().parent_path();
+  for (const Path& place : {at, run, Path(config.data.train), Path(config.data.validation)})
+    if (!place.empty() && has_tokenizer_of(place, config.data.tokenizer)) return open_tokenizer_of(place, config.data.tokenizer);
+  return open_tokenizer_of(run, config.data.tokenizer);  // says what is missing
+}
+
 Trained load_trained(const Path& path, Device& device, Dtype dtype) {
   Trained t;
   t.checkpoint = find_checkpoint(path);

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "apps/config.h"
+#include "data/tokenizer.h"
 #include "nn/checkpoint.h"
 
 namespace taper {
@@ -17,6 +18,10 @@ struct Trained {
 // Errors: neither is there (66); damaged (65).
 Trained load_trained(const Path& path, Device& device, Dtype dtype = Dtype::f32);
 Checkpoint find_checkpoint(const Path& path);
+// The tokenizer of a trained model of text: from the checkpoint's directory, its run's, or that of its
+// data, whichever has the file. Errors: none has it (66), another one (65).
+std::unique_ptr<Tokenizer> tokenizer_of(const Config& config, const Checkpoint& checkpoint);
+
 Config config_of(const Checkpoint& checkpoint);  // a checkpoint's state holds its run's configuration
 
 }  // namespace taper

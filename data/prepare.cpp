@@ -27,12 +27,18 @@ class SplitWriter {
     make_room();
     shard_->begin_document();
     append({&eod, 1});
-    document.read(begin, end, [&](std::string_view piece) {
-      tokens_.clear();
-      tokenizer_.encode(piece, tokens_);
+    PieceEncoder encoder(tokenizer_, {.special = false});  // a document is text: no part of it may pass for EOD
+    const auto hand_over = [&] {
       append(tokens_);
+      tokens_.clear();
+    };
+    document.read(begin, end, [&](std::string_view piece) {
+      encoder.add(piece, tokens_);
+      hand_over();
       for (const char c : piece) ++counts[uint8_t(c)];
     });
+    encoder.finish(tokens_);
+    hand_over();
     ++report.documents;
     report.bytes += int64_t(end - begin);
   }
@@ -133,6 +139,7 @@ class Preparation {
   PrepareReport write(bool by_hash) {
     output_.reset();
     output_ = std::make_unique<DirectoryWriter>(options_.output);
+    store_tokenizer(*tokenizer_, output_->temporary());
     SplitWriter train(output_->temporary(), "train", *tokenizer_, options_.shard_tokens);
     SplitWriter validation(output_->temporary(), "validation", *tokenizer_, options_.shard_tokens);
     const double limit = std::ldexp(options_.validation, 64);

@@ -5,6 +5,8 @@
 // that a split stays empty is cut otherwise: the last part of every document is validation. The report
 // says so.
 //
+// Spellings of special tokens in a document are text like any other. A tokenizer from a file leaves it beside the shards.
+//
 // The output appears whole or not at all. Errors: input missing 66, empty or bad input 65 (see
 // documents.h), an output directory that is not empty 73.
 #pragma once

@@ -1,35 +1,136 @@
-// Tokenizers: bytes.
+// Tokenizers: bytes, and which one a name or an identity opens.
 #include "data/tokenizer.h"
 
+#include <xxhash.h>
+
+#include <algorithm>
+
+#include "data/tokenizer_world.h"
 #include "tensor/error.h"
 
 namespace taper {
 namespace {
+
+constexpr std::string_view json_file = "tokenizer.json", world_file = "vocab.txt";
+constexpr std::string_view json_kind = "json:", world_kind = "rwkv:";
 
 class Bytes final : public Tokenizer {
  public:
   std::string identity() const override { return "bytes:v1"; }
   int64_t vocab() const override { return 257; }
   int32_t eod() const override { return 256; }
-  void encode(std::string_view text, std::vector<int32_t>& append_to) const override {
+  void encode(std::string_view text, std::vector<int32_t>& append_to, const EncodeOptions&) const override {
     append_to.reserve(append_to.size() + text.size());
     for (const char c : text) append_to.push_back(uint8_t(c));
   }
-  std::string decode(const std::vector<int32_t>& ids) const override {
-    std::string text;
-    for (const int32_t id : ids) {
-      check(0 <= id && id < vocab(), "tokenizer bytes: ids must lie in [0,257); got {}", id);
-      if (id != eod()) text += char(uint8_t(id));
-    }
-    return text;
+  std::string_view bytes_of(int32_t id) const override {
+    check(0 <= id && id < vocab(), "tokenizer bytes: ids must lie in [0,257); got {}", id);
+    static const std::string all = [] {
+      std::string s;
+      for (int c = 0; c < 256; ++c) s += char(uint8_t(c));
+      return s;
+    }();
+    return id == eod() ? std::string_view() : std::string_view(all).substr(size_t(id), 1);
   }
+  size_t cut(std::string_view text) const override { return text.size(); }
 };
+
+std::string identity_of(std::string_view kind, std::string_view contents) {
+  const XXH128_hash_t h = XXH3_128bits(contents.data(), contents.size());
+  return fmt::format("{}{:016x}{:016x}", kind, h.high64, h.low64);
+}
+
+// What the file holds is told by its first character: JSON begins with a brace, the vocabulary with an id.
+std::unique_ptr<Tokenizer> open_file(const Path& path) {
+  TokenizerFile file{.name = {}, .contents = read_file(path)};
+  const size_t first = file.contents.find_first_not_of(" \t\r\n");
+  const char c = first == std::string::npos ? '\0' : file.contents[first];
+  if (c >= '0' && c <= '9') {
+    file.name = world_file;
+    std::string identity = identity_of(world_kind, file.contents);
+    return world_tokenizer(std::move(file), std::move(identity), path.string());
+  }
+  fail(Exit::bad_data, "{}: a tokenizer file is wanted: RWKV's vocabulary (lines of `id literal length`); this is neither", path.string());
+}
+
+// The name under which the file of an identity's tokenizer is kept; empty: it needs none.
+std::string_view file_of(std::string_view identity) {
+  return identity.starts_with(json_kind) ? json_file : identity.starts_with(world_kind) ? world_file : std::string_view();
+}
+
+bool is_there(const Path& path) {
+  std::error_code error;
+  return std::filesystem::exists(path, error);
+}
 
 }  // namespace
 
+const TokenizerFile& Tokenizer::file() const {
+  static const TokenizerFile none;
+  return none;
+}
+
+std::string Tokenizer::decode(const std::vector<int32_t>& ids) const {
+  std::string text;
+  for (const int32_t id : ids) text += bytes_of(id);
+  return text;
+}
+
 std::unique_ptr<Tokenizer> open_tokenizer(std::string_view name) {
   if (name == "bytes" || name == "bytes:v1") return std::make_unique<Bytes>();
-  fail(Exit::bad_config, "tokenizer: no '{}'; supported: bytes", name);
+  Path path(name);
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) {
+    const bool json = is_there(path / json_file);
+    check(json || is_there(path / world_file), Exit::no_input, "{}: a directory with {} or {} is wanted; it has neither", path.string(), json_file,
+          world_file);
+    path /= json ? json_file : world_file;
+  }
+  if (is_there(path)) return open_file(path);
+  check(!path.has_parent_path() && !path.has_extension(), Exit::no_input, "{}: no such tokenizer file", path.string());
+  check(!name.starts_with(json_kind) && !name.starts_with(world_kind), Exit::bad_config,
+        "tokenizer: {} was made from a file, and where that lies is not known; give its path", name);
+  fail(Exit::bad_config, "tokenizer: no '{}'; supported: bytes, or the path of a tokenizer file", name);
+}
+
+bool has_tokenizer_of(const Path& directory, std::string_view identity) {
+  const std::string_view name = file_of(identity);
+  return name.empty() || is_there(directory / name);
+}
+
+std::unique_ptr<Tokenizer> open_tokenizer_of(const Path& directory, std::string_view identity) {
+  const std::string_view name = file_of(identity);
+  if (name.empty()) return open_tokenizer(identity);
+  const Path path = directory / name;
+  check(is_there(path), Exit::no_input, "{}: missing; it is the tokenizer of what lies in {} ({}): copy it there", path.string(), directory.string(),
+        identity);
+  auto tokenizer = open_file(path);
+  check(tokenizer->identity() == identity, Exit::bad_data,
+        "{}: the tokenizer {} is wanted, which made what lies in {}; this is {}: put the original file back", path.string(), identity,
+        directory.string(), tokenizer->identity());
+  return tokenizer;
+}
+
+void store_tokenizer(const Tokenizer& tokenizer, const Path& directory) {
+  const TokenizerFile& file = tokenizer.file();
+  if (!file.name.empty()) write_file(directory / file.name, file.contents);
+}
+
+// Looking for a cut costs as much as what is held: where none was found, it waits until that has doubled.
+void PieceEncoder::add(std::string_view piece, std::vector<int32_t>& append_to) {
+  constexpr size_t least = size_t(1) << 16;
+  held_ += piece;
+  if (held_.size() < std::max(look_at_, least)) return;
+  const size_t cut = tokenizer_.cut(held_);
+  tokenizer_.encode(std::string_view(held_).substr(0, cut), append_to, options_);
+  held_.erase(0, cut);
+  look_at_ = 2 * held_.size();
+}
+
+void PieceEncoder::finish(std::vector<int32_t>& append_to) {
+  tokenizer_.encode(held_, append_to, options_);
+  held_.clear();
+  look_at_ = 0;
 }
 
 }  // namespace taper

@@ -32,8 +32,9 @@ class Counting final : public Tokenizer {
   std::string identity() const override { return "counting:v1"; }
   int64_t vocab() const override { return 1'000'000; }
   int32_t eod() const override { return 0; }
-  void encode(std::string_view, std::vector<int32_t>&) const override {}
-  std::string decode(const std::vector<int32_t>&) const override { return {}; }
+  void encode(std::string_view, std::vector<int32_t>&, const EncodeOptions&) const override {}
+  std::string_view bytes_of(int32_t) const override { return {}; }
+  size_t cut(std::string_view) const override { return 0; }
 };
 
 // Tokens 0, 1, 2, ... in three shards; a document starts at each of `starts`.

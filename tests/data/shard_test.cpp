@@ -22,8 +22,9 @@ class Wide final : public Tokenizer {
   std::string identity() const override { return identity_; }
   int64_t vocab() const override { return vocab_; }
   int32_t eod() const override { return 0; }
-  void encode(std::string_view, std::vector<int32_t>&) const override {}
-  std::string decode(const std::vector<int32_t>&) const override { return {}; }
+  void encode(std::string_view, std::vector<int32_t>&, const EncodeOptions&) const override {}
+  std::string_view bytes_of(int32_t) const override { return {}; }
+  size_t cut(std::string_view) const override { return 0; }
 
  private:
   int64_t vocab_;
