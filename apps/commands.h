@@ -46,5 +46,6 @@ void audit_command(CLI::App& program, Common& common);
 void info_command(CLI::App& program, Common& common);
 void bench_command(CLI::App& program, Common& common);
 void convert_command(CLI::App& program, Common& common);
+void sweep_command(CLI::App& program, Common& common);
 
 }  // namespace taper

@@ -37,6 +37,7 @@ struct MqarConfig {  // multi-query associative recall (specification 5.3)
   std::vector<int64_t> eval_sequence{512, 1024};  // lengths tested ...
   std::vector<int64_t> eval_pairs{128, 256};      // ... each with its number of pairs
   int64_t eval_examples = 3000;                   // of each
+  double stop_accuracy = 0;                       // an evaluation whose mean accuracy is above it ends the run; 0: none does
   bool operator==(const MqarConfig&) const = default;
 };
 

@@ -77,6 +77,7 @@ void each_key(C& c, V&& v) {
     v("eval_sequence", m.eval_sequence, size);
     v("eval_pairs", m.eval_pairs, size);
     v("eval_examples", m.eval_examples, size);
+    v("stop_accuracy", m.stop_accuracy, Rule{.low = 0, .high = 1});
   }
   if (v.section("train")) {
     v("steps", c.train.steps, size);

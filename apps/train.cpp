@@ -45,26 +45,30 @@ void check_held_out(const Config& c, Device& device) {
     held_out_source(c, {.length = c.mqar.eval_sequence[i], .pairs = c.mqar.eval_pairs[i]}, device);
 }
 
-// One line of metrics for the held-out data: reproducible, so no times.
-void evaluate_now(Trainer& trainer, Run& run, Progress& progress, const EvaluateOptions& options) {
+// One line of metrics for the held-out data: reproducible, so no times. Returns MQAR's mean accuracy, of text 0.
+double evaluate_now(Trainer& trainer, Run& run, Progress& progress, const EvaluateOptions& options) {
   const Config& c = trainer.config;
   trainer.rest();  // so that an evaluation needs no memory beside that of a recorded step
   std::string json;
+  double accuracy = 0;
   if (c.data.task == "mqar") {
     for (size_t i = 0; i < c.mqar.eval_pairs.size(); ++i) {
       const int64_t T = c.mqar.eval_sequence[i], K = c.mqar.eval_pairs[i];
       const auto source = held_out_source(c, {.length = T, .batch = batch_for_length(c, T), .pairs = K}, trainer.device);
       const Evaluation e = evaluate(trainer.model, *source, options);
       json += fmt::format("{}{{\"length\":{},\"pairs\":{},\"loss\":{},\"accuracy\":{}}}", i ? "," : "", T, K, json_number(e.loss()), json_number(e.accuracy));
+      accuracy += e.accuracy / double(c.mqar.eval_pairs.size());
       progress.note(fmt::format("eval at step {}: length {}, {} pairs: loss {:.4f}, accuracy {:.4f}", trainer.steps(), T, K, e.loss(), e.accuracy));
     }
-    return run.metrics(fmt::format("{{\"step\":{},\"eval\":[{}]}}", trainer.steps(), json));
+    run.metrics(fmt::format("{{\"step\":{},\"eval\":[{}]}}", trainer.steps(), json));
+    return accuracy;
   }
   const auto source = held_out_source(c, {.length = c.data.sequence, .batch = c.train.batch, .tokens = c.eval.tokens}, trainer.device);
   const Evaluation e = evaluate(trainer.model, *source, options);
   run.metrics(fmt::format("{{\"step\":{},\"eval\":{{\"tokens\":{},\"loss\":{},\"bits_per_byte\":{}}}}}", trainer.steps(), e.tokens,
                           json_number(e.loss()), json_number(e.bits_per_byte())));
   progress.note(fmt::format("eval at step {}: loss {:.4f}, {:.4f} bits per byte over {} tokens", trainer.steps(), e.loss(), e.bits_per_byte(), e.tokens));
+  return accuracy;
 }
 
 int train(const Config& config, const Options& o, const Common& common) {
@@ -109,10 +113,16 @@ int train(const Config& config, const Options& o, const Common& common) {
       }
       trainer.looked();
     }
-    if (due(config.eval.every) || (final && config.eval.every > 0)) evaluate_now(trainer, run, progress, evaluation);
+    if (due(config.eval.every) || (final && config.eval.every > 0)) {
+      const double accuracy = evaluate_now(trainer, run, progress, evaluation), enough = config.mqar.stop_accuracy;
+      if (!final && enough > 0 && accuracy > enough) {
+        trainer.stop();
+        progress.note(fmt::format("stopped at step {}: the mean accuracy {:.4f} is above mqar.stop_accuracy", step, accuracy));
+      }
+    }
     const int signal = stop.received();
-    if (due(config.checkpoint.every) || final || signal) trainer.save(run.checkpoints(), int64_t(run.settle_metrics()));
-    if (signal && !final) {
+    if (due(config.checkpoint.every) || trainer.done() || signal) trainer.save(run.checkpoints(), int64_t(run.settle_metrics()));
+    if (signal && !trainer.done()) {
       progress.finish();
       fail(Exit::checkpointed, "train: stopped by signal {} after step {}; the checkpoint is in {}; --resume continues", signal, step,
            run.checkpoints().string());
@@ -120,7 +130,7 @@ int train(const Config& config, const Options& o, const Common& common) {
   }
   progress.finish();
   if (common.json)
-    fmt::print("{}\n", nlohmann::ordered_json{{"run", run.dir().string()}, {"steps", steps}, {"parameters", trainer.model.parameter_count()},
+    fmt::print("{}\n", nlohmann::ordered_json{{"run", run.dir().string()}, {"steps", trainer.steps()}, {"parameters", trainer.model.parameter_count()},
                                               {"tokens_per_second", progress.tokens_per_second()}, {"seconds", progress.seconds()},
                                               {"loss", now.step ? nlohmann::ordered_json(now.loss) : nullptr},
                                               {"resident_bytes", peak_resident_bytes()}}.dump());

@@ -186,7 +186,8 @@ void Trainer::save(const Path& checkpoints, int64_t metrics_bytes) {
   const nlohmann::ordered_json state = {{"config", write_config(config)},
                                         {"data", source->identity()},
                                         {"epoch", cursor.epoch},
-                                        {"index", cursor.index}};
+                                        {"index", cursor.index},
+                                        {"stopped", stopped_}};
   save_checkpoint(checkpoints,
                   {.step = steps_, .parameters = model.parameters(), .optimizer = optimizer, .state = state.dump(2) + "\n",
                    .values = {{"metrics_bytes", metrics_bytes}}},
@@ -205,6 +206,7 @@ void Trainer::resume(const Checkpoint& checkpoint) {
   load_checkpoint(checkpoint, model.parameters(), optimizer);
   source->seek({.epoch = state["epoch"], .index = state["index"]});
   steps_ = checkpoint.step;
+  stopped_ = state.value("stopped", false);
   looked();
 }
 

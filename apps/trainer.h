@@ -32,7 +32,8 @@ class Trainer {
   using Watch = std::function<void(const std::string& value, const Tensor&)>;  // sees each value by name, see Tape::watch; no recorded step has one
   void step(const Watch& watch = {});
   void rest() { work_.forget(); }  // gives back the memory of a recorded step; a later one records anew
-  bool done() const { return steps_ >= config.train.steps; }
+  bool done() const { return stopped_ || steps_ >= config.train.steps; }
+  void stop() { stopped_ = true; }  // early: done from here on, and so are its checkpoints
   int64_t steps() const { return steps_; }
   int64_t tokens_per_step() const { return config.train.accumulate * config.train.batch * config.data.sequence; }
 
@@ -69,6 +70,7 @@ class Trainer {
   Repeated work_;
   Gradients gradients_;
   int64_t steps_ = 0, look_steps_ = 0;
+  bool stopped_ = false;
   Cursor look_;
   double rate_ = 0;  // what lr_ holds
   Tensor loss_;      // [], of the last step
