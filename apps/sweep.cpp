@@ -199,7 +199,7 @@ int sweep(const Options& o, const Common& common) {
 void sweep_command(CLI::App& program, Common& common) {
   auto o = std::make_shared<Options>();
   CLI::App& app = *program.add_subcommand("sweep", "Trains every run of a sweep file, and makes a table; the same command goes on after a stop");
-  app.add_option("CONFIG", o->path, "A sweep file (see configs/mqar/sweep_16k.toml)")->required();
+  app.add_option("CONFIG", o->path, "A sweep file (see configs/sweeps/mqar_16k.toml)")->required();
   app.add_option("--set", o->set, "section.key=value, for every run; may be repeated")->allow_extra_args(false);
   app.add_option("--only", o->only, "Only runs whose names contain this");
   app.add_option("--jobs", o->jobs, "Trainings at a time; they share the threads (1)")->check(CLI::Range(int64_t(1), int64_t(1) << 10));

@@ -134,7 +134,7 @@ Sweep load_sweep(const std::filesystem::path& file, const std::vector<std::strin
     for (size_t c = 0; c < combinations; ++c)
       for (const std::string& config : g.configs) {
         SweepRun run;
-        const std::filesystem::path path = file.parent_path() / config;
+        const std::filesystem::path path = (file.parent_path() / config).lexically_normal();
         run.path = path.string();
         run.model = (g.name.empty() ? "" : g.name + "-") + path.stem().string();
         run.name = run.model;
