@@ -128,8 +128,7 @@ Var LanguageModel::trunk(Tape& tape, const Tensor& ids, const Packing& given, Mo
 }
 
 Var LanguageModel::logits(Tape& tape, const Tensor& ids, const Packing& packing, ModelState* state, const Tensor& dropout) const {
-  const Var x = trunk(tape, ids, packing, state, dropout);
-  return matmul(x, head_weight(tape), {.b = true});
+  return head_logits(tape, trunk(tape, ids, packing, state, dropout));
 }
 
 Var LanguageModel::nll(Tape& tape, const Tensor& ids, const Tensor& labels, const Packing& packing, ModelState* state,

@@ -46,6 +46,9 @@ class LanguageModel {
   // position) and leaves the state after T in it. dropout: the key of its draws
   // [2] i64, in training; absent: no dropout.
   Var logits(Tape& tape, const Tensor& ids, const Packing& packing, ModelState* state = nullptr, const Tensor& dropout = {}) const;
+  // The same in two steps, for who wants few of the logits: what the head sees [B,T,D], and the head over rows of it [n,D] -> [n,V].
+  Var trunk(Tape& tape, const Tensor& ids, const Packing& packing, ModelState* state = nullptr, const Tensor& dropout = {}) const;
+  Var head_logits(Tape& tape, const Var& rows) const { return matmul(rows, head_weight(tape), {.b = true}); }
   // labels [B,T] i32, -100 ignored -> nll [B,T], 0 where ignored.
   Var nll(Tape& tape, const Tensor& ids, const Tensor& labels, const Packing& packing, ModelState* state = nullptr,
           const Tensor& dropout = {}) const;
@@ -72,8 +75,6 @@ class LanguageModel {
   std::optional<Parameter> head;  // [V,D]; absent: the embedding
 
  private:
-  // What the head sees: the last norm's output [B,T,D].
-  Var trunk(Tape& tape, const Tensor& ids, const Packing& packing, ModelState* state, const Tensor& dropout) const;
   Var head_weight(Tape& tape) const { return leaf_as(tape, head ? *head : embedding, activations); }
 };
 

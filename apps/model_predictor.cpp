@@ -1,0 +1,143 @@
+// ModelPredictor: pieces of a batch through the trunk, rows that are asked for through the head.
+#include "apps/model_predictor.h"
+
+#include <algorithm>
+
+#include "nn/decoder.h"
+#include "tensor/error.h"
+#include "tensor/parallel.h"
+
+namespace taper {
+namespace {
+
+constexpr int64_t piece_tokens = 8192;           // of all rows of a piece
+constexpr int64_t head_elements = int64_t(1) << 25;  // logits at a time
+
+int64_t piece_length(int64_t rows) { return std::max<int64_t>(64, piece_tokens / rows / 64 * 64); }
+
+Shape stacked_shape(const Shape& one, int64_t rows) {
+  Shape s;
+  for (int i = 0; i < one.rank(); ++i) s.push_back(i ? one[i] : rows);
+  return s;
+}
+
+Tensor stack(const std::vector<Tensor>& ones) {  // [1,...] each -> [B,...]
+  const Tensor all(ones[0].device(), stacked_shape(ones[0].shape(), int64_t(ones.size())), ones[0].dtype());
+  for (size_t b = 0; b < ones.size(); ++b) copy_into(all.rows(int64_t(b), int64_t(b) + 1), ones[b]);
+  return all;
+}
+
+// One state of B rows from B states of one row, which all have passed at least one token.
+ModelState stack(std::vector<ModelState>& ones) {
+  std::vector<std::vector<Tensor>> values(ones.size());
+  std::vector<Tensor> positions;
+  for (size_t b = 0; b < ones.size(); ++b) {
+    ones[b].each([&](Var& v) { values[b].push_back(v.value); });
+    positions.push_back(ones[b].position);
+  }
+  ModelState all = ones[0];
+  all.position = stack(positions);
+  size_t i = 0;
+  all.each([&](Var& v) {
+    std::vector<Tensor> parts;
+    for (const auto& of_row : values) parts.push_back(of_row.at(i));
+    v = constant(stack(parts));
+    ++i;
+  });
+  return all;
+}
+
+int32_t likeliest(std::span<const double> logits, int64_t vocab) {
+  const auto known = logits.first(size_t(std::min<int64_t>(vocab, int64_t(logits.size()))));
+  return int32_t(std::ranges::max_element(known) - known.begin());
+}
+
+}  // namespace
+
+std::vector<std::vector<TokenScore>> ModelPredictor::ask(std::span<const Question> questions, Softmax softmax) {
+  const int64_t B = int64_t(questions.size()), D = model_.config.d_model, V = model_.embedding.value.size(0);
+  int64_t T = 0;
+  std::vector<std::vector<TokenScore>> scores;
+  for (const Question& q : questions) {
+    check(!q.targets.empty() && q.targets.size() <= q.input.size(), "score: wants 1 to {} targets, the tokens of the input; got {}", q.input.size(), q.targets.size());
+    for (const int32_t id : q.input) check(0 <= id && id < V, Exit::bad_data, "score: token {} is outside the model's vocabulary of {}; its tokenizer is another", id, V);
+    T = std::max(T, int64_t(q.input.size()));
+    scores.emplace_back(q.targets.size());
+  }
+  ModelState state;
+  for (int64_t begin = 0, n; begin < T; begin += n) {
+    n = std::min(piece_length(B), T - begin);
+    std::vector<int32_t> ids(size_t(B * n), 0);
+    struct Wanted {
+      int32_t row;  // of the piece's B n
+      size_t question, target;
+    };
+    std::vector<Wanted> wanted;
+    for (int64_t b = 0; b < B; ++b) {
+      const Question& q = questions[size_t(b)];
+      const int64_t length = int64_t(q.input.size()), first = length - int64_t(q.targets.size());
+      for (int64_t t = begin; t < std::min(begin + n, length); ++t) {
+        ids[size_t(b * n + t - begin)] = q.input[size_t(t)];
+        if (t >= first) wanted.push_back({int32_t(b * n + t - begin), size_t(b), size_t(t - first)});
+      }
+    }
+    Tape tape = Tape::constants();
+    const Var x = model_.trunk(tape, from_host<int32_t>(model_.device, {B, n}, ids), {}, &state);
+    const Var rows = reshape(x, {B * n, D});
+    const size_t at_once = size_t(std::max<int64_t>(1, head_elements / V));
+    for (size_t i = 0; i < wanted.size(); i += at_once) {
+      const std::span<const Wanted> some = std::span(wanted).subspan(i, std::min(at_once, wanted.size() - i));
+      std::vector<int32_t> which;
+      for (const Wanted& w : some) which.push_back(w.row);
+      const Var chosen = embedding(rows, from_host<int32_t>(model_.device, {int64_t(which.size())}, which));
+      const std::vector<double> logits = to_doubles(model_.head_logits(tape, chosen).value);
+      parallel_for(int64_t(some.size()), 4, [&](int64_t low, int64_t high) {
+        for (int64_t k = low; k < high; ++k) {
+          const Wanted& w = some[size_t(k)];
+          scores[w.question][w.target] = token_score(std::span(logits).subspan(size_t(k * V), size_t(V)), questions[w.question].targets[w.target], softmax);
+        }
+      });
+    }
+  }
+  return scores;
+}
+
+std::vector<std::vector<int32_t>> write_on(const LanguageModel& model, std::span<const std::vector<int32_t>> prompts, const Continue& how) {
+  const size_t B = prompts.size();
+  const int64_t D = model.config.d_model;
+  std::vector<std::vector<int32_t>> written(B);
+  if (B == 0 || how.tokens == 0) return written;
+  std::vector<ModelState> states(B);
+  std::vector<int32_t> next(B);
+  for (size_t b = 0; b < B; ++b) {
+    const std::vector<int32_t>& prompt = prompts[b];
+    check(!prompt.empty(), "generate: a prompt must have a token; one has none");
+    const int64_t T = int64_t(prompt.size());
+    for (int64_t begin = 0, n; begin < T; begin += n) {
+      n = std::min(piece_length(1), T - begin);
+      Tape tape = Tape::constants();
+      const Var x = model.trunk(tape, from_host<int32_t>(model.device, {1, n}, std::span(prompt).subspan(size_t(begin), size_t(n))), {}, &states[b]);
+      if (begin + n < T) continue;
+      const Var last = constant(reshape(x, {n, D}).value.rows(n - 1, n));
+      next[b] = likeliest(to_doubles(model.head_logits(tape, last).value), how.vocab);
+    }
+  }
+  Decoder decoder(model, stack(states), model.device.kind() == DeviceKind::cuda);
+  states.clear();
+  std::vector<char> ended(B, 0);
+  for (int64_t i = 0;; ++i) {
+    bool open = false;
+    for (size_t b = 0; b < B; ++b) {
+      if (ended[b]) continue;
+      if (next[b] == how.stop) ended[b] = 1;
+      else written[b].push_back(next[b]), open = true;
+    }
+    if (!open || i + 1 == how.tokens) return written;
+    const Tensor& logits = decoder.step(next);  // rows that have ended go on, and are not looked at
+    const std::vector<double> values = to_doubles(logits);
+    const size_t V = size_t(logits.size(1));
+    for (size_t b = 0; b < B; ++b) next[b] = likeliest(std::span(values).subspan(b * V, V), how.vocab);
+  }
+}
+
+}  // namespace taper
