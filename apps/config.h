@@ -89,6 +89,7 @@ struct GuardConfig {
 
 struct LogConfig {
   int64_t every = 10;      // steps
+  bool tensorboard = false;  // event files in the run's directory too
   bool operator==(const LogConfig&) const = default;
 };
 

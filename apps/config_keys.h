@@ -112,7 +112,10 @@ void each_key(C& c, V&& v) {
     v("keep", c.checkpoint.keep, size);
   }
   if (v.section("guard")) v("max_bad_steps", c.guard.max_bad_steps, size);
-  if (v.section("log")) v("every", c.log.every, size);
+  if (v.section("log")) {
+    v("every", c.log.every, size);
+    v("tensorboard", c.log.tensorboard, any);
+  }
 }
 
 }  // namespace taper::config_keys

@@ -48,18 +48,28 @@ Run::Run(const Config& config, bool resume) : dir_(config.run.dir) {
   write_file(file, write_config(config));
 }
 
-uint64_t Run::settle_metrics() const {
-  std::error_code error;
-  const uint64_t bytes = fs::file_size(metrics_path(), error);
-  if (error) return 0;  // nothing was logged yet
-  truncate_file(metrics_path(), bytes);  // changes nothing, and fsyncs
-  return bytes;
+static constexpr const char* reproducible[] = {"metrics", "spectra"};
+
+std::map<std::string, int64_t> Run::settle() const {
+  std::map<std::string, int64_t> lengths;
+  for (const std::string name : reproducible) {
+    const Path file = dir_ / (name + ".jsonl");
+    std::error_code error;
+    const uint64_t bytes = fs::file_size(file, error);
+    if (!error) truncate_file(file, bytes);  // changes nothing, and fsyncs
+    lengths[name + "_bytes"] = error ? 0 : int64_t(bytes);  // none: nothing was logged yet
+  }
+  return lengths;
 }
 
-void Run::rewind_metrics(uint64_t bytes) const {
-  std::error_code error;
-  if (bytes == 0 && !fs::exists(metrics_path(), error)) return;
-  truncate_file(metrics_path(), bytes);
+void Run::rewind(const std::map<std::string, int64_t>& lengths) const {
+  for (const std::string name : reproducible) {
+    const Path file = dir_ / (name + ".jsonl");
+    const auto at = lengths.find(name + "_bytes");
+    const int64_t bytes = at == lengths.end() ? 0 : at->second;
+    std::error_code error;
+    if (bytes != 0 || fs::exists(file, error)) truncate_file(file, uint64_t(bytes));
+  }
 }
 
 }  // namespace taper

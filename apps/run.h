@@ -3,9 +3,20 @@
 //   config.toml     resolved, complete
 //   tokenizer.json  or vocab.txt: the data's tokenizer, where it is made from a file
 //   metrics.jsonl   reproducible values only: equal bytes for equal runs, however often interrupted
+//   spectra.jsonl   what the heads forget by, as training goes: reproducible as metrics.jsonl is
 //   timings.jsonl   wall clock, tokens/s, memory: of this machine and this time
+//   events.out.tfevents.*  with log.tensorboard: metrics and speed for TensorBoard, a file each time training begins
 //   checkpoints/    step-000200/ ...
+//
+// Lines of metrics.jsonl:  {"step":40,"tokens":5120,"loss":2.3,"norm":0.8,"lr":0.001}    each log.every steps
+//                          {"step":40,"eval":{"tokens":500,"loss":2.4,"bits_per_byte":3.4,"by_position":[{"begin":1,"end":2,...}]}}
+//                          {"step":40,"eval":[{"length":512,"pairs":128,"loss":0.1,"accuracy":0.98}]}    MQAR
+// Lines of spectra.jsonl:  {"step":40,"tokens":5120,"layers":[{"rate":[...],"time_constant":[...],"alpha":[...]}]}
+//   one number for each head (RWKV-7: channel), as nn/mixer.h's HeadSpectrum; at step 0, at each evaluation (each
+//   checkpoint.every where eval.every is 0) and at the end. The gap below head k is log(rate[k] / rate[k-1]).
+// A number that is not finite is null.
 #pragma once
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -34,13 +45,14 @@ class Run {
 
   const Path& dir() const { return dir_; }
   Path checkpoints() const { return dir_ / "checkpoints"; }
-  Path metrics_path() const { return dir_ / "metrics.jsonl"; }
 
-  void metrics(std::string_view json) { append_line(metrics_path(), json); }
+  void metrics(std::string_view json) { append_line(dir_ / "metrics.jsonl", json); }
+  void spectra(std::string_view json) { append_line(dir_ / "spectra.jsonl", json); }
   void timings(std::string_view json) { append_line(dir_ / "timings.jsonl", json); }
 
-  uint64_t settle_metrics() const;             // makes metrics.jsonl durable; its length
-  void rewind_metrics(uint64_t bytes) const;   // to what it was at a checkpoint
+  // The reproducible logs made durable, and their lengths, for a checkpoint's manifest: "metrics_bytes", "spectra_bytes".
+  std::map<std::string, int64_t> settle() const;
+  void rewind(const std::map<std::string, int64_t>& lengths) const;  // to what they were then; one that is not named is emptied
 
  private:
   Path dir_;

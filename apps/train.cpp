@@ -1,11 +1,11 @@
 // train: training, on one screen.
 #include <CLI/CLI.hpp>
-#include <ctime>
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
 #include "apps/evaluate.h"
 #include "apps/plan.h"
+#include "apps/records.h"
 #include "apps/run.h"
 #include "apps/signals.h"
 #include "apps/sources.h"
@@ -45,28 +45,27 @@ void check_held_out(const Config& c, Device& device) {
     held_out_source(c, {.length = c.mqar.eval_sequence[i], .pairs = c.mqar.eval_pairs[i]}, device);
 }
 
-// One line of metrics for the held-out data: reproducible, so no times. Returns MQAR's mean accuracy, of text 0.
-double evaluate_now(Trainer& trainer, Run& run, Progress& progress, const EvaluateOptions& options) {
+// The held-out data: into the records and onto the screen. Returns MQAR's mean accuracy, of text 0.
+double evaluate_now(Trainer& trainer, Records& records, Progress& progress, const EvaluateOptions& options) {
   const Config& c = trainer.config;
   trainer.rest();  // so that an evaluation needs no memory beside that of a recorded step
-  std::string json;
   double accuracy = 0;
   if (c.data.task == "mqar") {
+    std::vector<MqarEvaluation> all;
     for (size_t i = 0; i < c.mqar.eval_pairs.size(); ++i) {
       const int64_t T = c.mqar.eval_sequence[i], K = c.mqar.eval_pairs[i];
       const auto source = held_out_source(c, {.length = T, .batch = batch_for_length(c, T), .pairs = K}, trainer.device);
-      const Evaluation e = evaluate(trainer.model, *source, options);
-      json += fmt::format("{}{{\"length\":{},\"pairs\":{},\"loss\":{},\"accuracy\":{}}}", i ? "," : "", T, K, json_number(e.loss()), json_number(e.accuracy));
+      all.push_back({.length = T, .pairs = K, .result = evaluate(trainer.model, *source, options)});
+      const Evaluation& e = all.back().result;
       accuracy += e.accuracy / double(c.mqar.eval_pairs.size());
       progress.note(fmt::format("eval at step {}: length {}, {} pairs: loss {:.4f}, accuracy {:.4f}", trainer.steps(), T, K, e.loss(), e.accuracy));
     }
-    run.metrics(fmt::format("{{\"step\":{},\"eval\":[{}]}}", trainer.steps(), json));
+    records.evaluation(trainer.steps(), all);
     return accuracy;
   }
   const auto source = held_out_source(c, {.length = c.data.sequence, .batch = c.train.batch, .tokens = c.eval.tokens}, trainer.device);
   const Evaluation e = evaluate(trainer.model, *source, options);
-  run.metrics(fmt::format("{{\"step\":{},\"eval\":{{\"tokens\":{},\"loss\":{},\"bits_per_byte\":{}}}}}", trainer.steps(), e.tokens,
-                          json_number(e.loss()), json_number(e.bits_per_byte())));
+  records.evaluation(trainer.steps(), e, c.data.sequence);
   progress.note(fmt::format("eval at step {}: loss {:.4f}, {:.4f} bits per byte over {} tokens", trainer.steps(), e.loss(), e.bits_per_byte(), e.tokens));
   return accuracy;
 }
@@ -83,13 +82,15 @@ int train(const Config& config, const Options& o, const Common& common) {
   if (tokenizer) store_tokenizer(*tokenizer, run.dir());
   const auto last = latest_checkpoint(run.checkpoints());
   if (last) trainer.resume(*last);
-  run.rewind_metrics(last ? uint64_t(last->values.at("metrics_bytes")) : 0);
+  run.rewind(last ? last->values : std::map<std::string, int64_t>{});
 
   const int64_t steps = config.train.steps, per_step = trainer.tokens_per_step(), first = trainer.steps();
   fmt::print(stderr, "{} on {}, {} threads | {}{}, {} parameters | {} tokens per step | {}\n", run.dir().string(), device.name(), thread_count(),
              config.model.arch, config.model.post ? " + PoST" : "", trainer.model.parameter_count(), per_step,
              first ? fmt::format("resumed after step {}", first) : fmt::format("{} steps", steps));
   Progress progress(first, steps, per_step, terminal_stderr(), color_stderr());
+  Records records(run, config.log.tensorboard, per_step, first);
+  if (!last) records.spectra(0, trainer.model);
   StepNumbers now;
   const auto due = [&](int64_t every) { return every > 0 && trainer.steps() % every == 0; };
 
@@ -101,10 +102,7 @@ int train(const Config& config, const Options& o, const Common& common) {
     if (look) now = trainer.numbers();  // the only wait
     progress.stepped(step);
     if (look) {
-      run.metrics(fmt::format("{{\"step\":{},\"tokens\":{},\"loss\":{},\"norm\":{},\"lr\":{}}}", step, step * per_step, json_number(now.loss),
-                              json_number(now.norm), json_number(now.lr)));
-      run.timings(fmt::format("{{\"step\":{},\"unix_time\":{},\"seconds\":{:.3f},\"tokens_per_second\":{:.1f},\"resident_bytes\":{}}}", step,
-                              std::time(nullptr), progress.seconds(), progress.tokens_per_second(), peak_resident_bytes()));
+      records.step(now, progress, peak_resident_bytes());
       progress.logged(now);
       if (trainer.diverged()) {
         progress.finish();
@@ -114,14 +112,15 @@ int train(const Config& config, const Options& o, const Common& common) {
       trainer.looked();
     }
     if (due(config.eval.every) || (final && config.eval.every > 0)) {
-      const double accuracy = evaluate_now(trainer, run, progress, evaluation), enough = config.mqar.stop_accuracy;
+      const double accuracy = evaluate_now(trainer, records, progress, evaluation), enough = config.mqar.stop_accuracy;
       if (!final && enough > 0 && accuracy > enough) {
         trainer.stop();
         progress.note(fmt::format("stopped at step {}: the mean accuracy {:.4f} is above mqar.stop_accuracy", step, accuracy));
       }
     }
+    if (final || due(config.eval.every ? config.eval.every : config.checkpoint.every)) records.spectra(step, trainer.model);
     const int signal = stop.received();
-    if (due(config.checkpoint.every) || trainer.done() || signal) trainer.save(run.checkpoints(), int64_t(run.settle_metrics()));
+    if (due(config.checkpoint.every) || trainer.done() || signal) trainer.save(run.checkpoints(), run.settle());
     if (signal && !trainer.done()) {
       progress.finish();
       fail(Exit::checkpointed, "train: stopped by signal {} after step {}; the checkpoint is in {}; --resume continues", signal, step,

@@ -181,7 +181,7 @@ std::string Trainer::first_bad() {
   return "none: a replay of the steps was finite";
 }
 
-void Trainer::save(const Path& checkpoints, int64_t metrics_bytes) {
+void Trainer::save(const Path& checkpoints, const std::map<std::string, int64_t>& values) {
   const Cursor cursor = source->cursor();
   const nlohmann::ordered_json state = {{"config", write_config(config)},
                                         {"data", source->identity()},
@@ -190,7 +190,7 @@ void Trainer::save(const Path& checkpoints, int64_t metrics_bytes) {
                                         {"stopped", stopped_}};
   save_checkpoint(checkpoints,
                   {.step = steps_, .parameters = model.parameters(), .optimizer = optimizer, .state = state.dump(2) + "\n",
-                   .values = {{"metrics_bytes", metrics_bytes}}},
+                   .values = values},
                   int(config.checkpoint.keep));
 }
 

@@ -9,6 +9,7 @@
 // stay; the rest is the same work each time. With train.graph it is recorded in the second step and launched from then on
 // (tensor/graph.h): the same bits, one call of the host. A batch of another form is recorded anew.
 #pragma once
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -47,7 +48,7 @@ class Trainer {
   // that is not finite: "layers.0.mixer/ssd_scan.y (forward, step 12, micro-batch 1)".
   std::string first_bad();
 
-  void save(const Path& checkpoints, int64_t metrics_bytes);
+  void save(const Path& checkpoints, const std::map<std::string, int64_t>& values);  // values: for the manifest
   void resume(const Checkpoint& checkpoint);  // 65: damaged, or of other data
 
   const Config config;

@@ -22,7 +22,7 @@ struct Checkpoint {  // one whose files were all verified
   Path path;
   int64_t step = 0;
   std::string state;                      // state.json, a JSON object
-  std::map<std::string, int64_t> values;  // from the manifest: {"metrics_bytes": 123}
+  std::map<std::string, int64_t> values;  // from the manifest: {"metrics_bytes": 123, "spectra_bytes": 45}
 };
 
 struct CheckpointContents {

@@ -2,7 +2,7 @@
 # Proves that a kill loses nothing: kill_test.sh [--kills N] [--seed S] [--dir DIR] [--binary TAPER] [TRAIN_OPTION...]
 #
 # Trains 200 steps without a break, then again with N (20) kill -9 at random moments, resuming each time, and compares
-# the final weights and metrics.jsonl byte for byte. Moments are drawn from the seed S, over the length of the first run.
+# the final weights, metrics.jsonl and spectra.jsonl byte for byte. Moments are drawn from the seed S, over the length of the first run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 kills=20 seed=1 directory= binary=build/taper
@@ -58,9 +58,9 @@ while [ "$done_kills" -lt "$kills" ]; do
     wait "$process" || { echo "kill_test: resuming failed" >&2; tail -5 "$directory/killed.log" >&2; exit 1; }
     break
   done
-  for file in metrics.jsonl checkpoints/step-000200/model.safetensors; do
+  for file in metrics.jsonl spectra.jsonl checkpoints/step-000200/model.safetensors; do
     cmp "$directory/whole/$file" "$run/$file" ||
       { echo "kill_test: FAILED: $file differs after $done_kills kills (seed $seed, $run)" >&2; trap - EXIT; exit 1; }
   done
 done
-echo "kill_test: $done_kills kills in $round runs; weights and metrics equal byte for byte"
+echo "kill_test: $done_kills kills in $round runs; weights, metrics and spectra equal byte for byte"

@@ -291,21 +291,21 @@ void DirectoryWriter::commit() {
   sync_directory(path_.parent_path());
 }
 
-void append_line(const Path& path, std::string_view line) {
+void append_bytes(const Path& path, std::string_view bytes) {
   const int fd = try_open(path, O_WRONLY | O_CREAT);
   check(fd >= 0, Exit::cannot_create, "{}: cannot open to append: {}", path.string(), reason(errno));
   const std::unique_ptr<const int, void (*)(const int*)> close(&fd, [](const int* f) { ::close(*f); });
   struct stat s;
   if (::fstat(fd, &s) != 0) io_error(path, "stat");
-  std::string text(line);
-  text += '\n';
   try {
-    write_all(fd, path, text.data(), text.size(), uint64_t(s.st_size));
+    write_all(fd, path, bytes.data(), bytes.size(), uint64_t(s.st_size));
   } catch (const Error&) {
     if (::ftruncate(fd, s.st_size) != 0) fail(Exit::io, "{}: ends in a part of a line: disk full?", path.string());
     throw;
   }
 }
+
+void append_line(const Path& path, std::string_view line) { append_bytes(path, std::string(line) + '\n'); }
 
 void truncate_file(const Path& path, uint64_t bytes) {
   const int fd = try_open(path, O_WRONLY);

@@ -71,7 +71,8 @@ class DirectoryWriter {
   int fd_ = -1;  // holds the lock that tells a living writer from a killed one
 };
 
-// Appends a line and hands it to the system (no fsync): logs. A line that does not fit is taken back.
+// Appends and hands it to the system (no fsync): logs. What does not fit whole is taken back.
+void append_bytes(const Path& path, std::string_view bytes);
 void append_line(const Path& path, std::string_view line);
 void truncate_file(const Path& path, uint64_t bytes);
 void remove_durably(const Path& path);         // a file or a whole directory, then fsync of the parent

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
 #include <random>
+#include <sstream>
 
 #include "apps/config.h"
 #include "apps/trained.h"
@@ -19,6 +21,7 @@ std::string weights(const Tiny& t, const std::string& run) {
   return read_file(Path(t.dir(run)) / "checkpoints/step-000040/model.safetensors");
 }
 std::string metrics(const Tiny& t, const std::string& run) { return read_file(Path(t.dir(run)) / "metrics.jsonl"); }
+std::string spectra(const Tiny& t, const std::string& run) { return read_file(Path(t.dir(run)) / "spectra.jsonl"); }
 int lines(const std::string& text) { return int(std::ranges::count(text, '\n')); }
 
 }  // namespace
@@ -38,6 +41,14 @@ TEST_CASE("train: a run leaves its configuration, reproducible metrics, timings 
   const std::string m = metrics(t, "a");
   CHECK(lines(m) == 1 + 13 + 1 + 3);  // step 1; every third; the last; evaluations at 15, 30, 40
   CHECK(m.find("\"step\":40,\"eval\":{\"tokens\":500,\"loss\":") != std::string::npos);
+  const auto eval = nlohmann::json::parse(m.substr(m.rfind("{\"step\":40,\"eval\"")))["eval"];
+  REQUIRE(eval["by_position"].size() == 6);  // 1, 2-3, 4-7, 8-15, 16-31, 32: the mean of their losses is the loss
+  CHECK(eval["by_position"][5]["begin"] == 32);
+  CHECK(eval["by_position"][5]["end"] == 33);
+  double nll = 0, tokens = 0;
+  for (const auto& b : eval["by_position"]) nll += b["tokens"].get<double>() * b["loss"].get<double>(), tokens += b["tokens"].get<double>();
+  CHECK(tokens == 500);
+  CHECK(nll / tokens == doctest::Approx(eval["loss"].get<double>()).epsilon(1e-9));
   CHECK(lines(read_file(Path(t.dir("a")) / "timings.jsonl")) == 15);
   const auto kept = list_checkpoints(Path(t.dir("a")) / "checkpoints");
   REQUIRE(kept.size() == 2);
@@ -47,6 +58,7 @@ TEST_CASE("train: a run leaves its configuration, reproducible metrics, timings 
   // The same again, on another number of threads, somewhere else: the same bytes.
   REQUIRE(run(t, t.train("b", {"--threads", "3"})).code == 0);
   CHECK(metrics(t, "b") == m);
+  CHECK(spectra(t, "b") == spectra(t, "a"));
   CHECK(weights(t, "b") == weights(t, "a"));
 
   SUBCASE("a finished run resumes to nothing") {
@@ -124,9 +136,40 @@ TEST_CASE("train: killed at any moment and resumed, it ends in the same bytes") 
       ++kills, ++total;
     }
     CHECK(metrics(t, name) == metrics(t, "whole"));
+    CHECK(spectra(t, name) == spectra(t, "whole"));
     CHECK(weights(t, name) == weights(t, "whole"));
   }
   CHECK(total >= 3);
+}
+
+TEST_CASE("train: spectra of every architecture at the start, at evaluations or else checkpoints, and at the end") {
+  const Tiny t;
+  for (const std::string arch : {"mamba2", "rwkv7", "gdn", "gla", "retnet"})
+    for (const bool post : {false, true}) {
+      const std::string name = arch + (post ? "_post" : "");
+      CAPTURE(name);
+      const Ended e = run(t, t.train(name, {"--set", "model.arch=" + arch, "--set", "model.post=" + std::string(post ? "true" : "false"), "--set", "model.head_dim=0",
+                                            "--set", "train.steps=9", "--set", post ? "eval.every=4" : "eval.every=0", "--set", "checkpoint.every=3"}));
+      REQUIRE_MESSAGE(e.code == 0, e.err);
+      std::vector<int64_t> steps;
+      nlohmann::json last;
+      std::istringstream all(spectra(t, name));
+      for (std::string line; std::getline(all, line);) last = nlohmann::json::parse(line), steps.push_back(last["step"]);
+      CHECK(steps == (post ? std::vector<int64_t>{0, 4, 8, 9} : std::vector<int64_t>{0, 3, 6, 9}));
+      CHECK(last["tokens"] == 9 * 128);
+      // The last line is what `taper info` says of the last checkpoint, to six digits.
+      const auto info = nlohmann::json::parse(run(t, {"--json", "info", t.dir(name)}).out)["layers_learned"];
+      REQUIRE(last["layers"].size() == 2);
+      const size_t heads = arch == "rwkv7" ? 16 : 4;
+      for (size_t layer = 0; layer < 2; ++layer)
+        for (const char* what : {"rate", "time_constant", "alpha"}) {
+          REQUIRE(last["layers"][layer][what].size() == heads);
+          for (size_t h = 0; h < heads; ++h) CHECK(last["layers"][layer][what][h].get<double>() == doctest::Approx(info[layer][what][h].get<double>()).epsilon(1e-5));
+        }
+      const auto& alpha = last["layers"][1]["alpha"];
+      CHECK(alpha[0] == (post ? 1 : 0));
+      CHECK(alpha[heads - 1] == 0);
+    }
 }
 
 TEST_CASE("train: Ctrl-C and SIGTERM save and exit 75; resumed, nothing is lost") {
@@ -144,6 +187,7 @@ TEST_CASE("train: Ctrl-C and SIGTERM save and exit 75; resumed, nothing is lost"
     REQUIRE(list_checkpoints(Path(t.dir(name)) / "checkpoints").size() == 1);
     REQUIRE(run(t, t.train(name, {"--resume"})).code == 0);
     CHECK(metrics(t, name) == metrics(t, "whole"));
+    CHECK(spectra(t, name) == spectra(t, "whole"));
     CHECK(weights(t, name) == weights(t, "whole"));
   }
 }

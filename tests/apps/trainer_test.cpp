@@ -239,10 +239,10 @@ TEST_CASE("trainer: a checkpoint continues bit for bit, and only on its own data
   Trainer whole = make(config(2, 2)), first = make(config(2, 2)), second = make(config(2, 2));
   for (int i = 0; i < 9; ++i) whole.step();
   for (int i = 0; i < 4; ++i) first.step();
-  first.save(scratch / "checkpoints", 17);
+  first.save(scratch / "checkpoints", {{"metrics_bytes", 17}, {"spectra_bytes", 5}});
   const auto saved = latest_checkpoint(scratch / "checkpoints");
   REQUIRE(saved.has_value());
-  CHECK(saved->values.at("metrics_bytes") == 17);
+  CHECK(saved->values == std::map<std::string, int64_t>{{"metrics_bytes", 17}, {"spectra_bytes", 5}});
   second.resume(*saved);
   CHECK(second.steps() == 4);
   for (int i = 0; i < 5; ++i) second.step();
@@ -290,7 +290,7 @@ TEST_CASE("trainer: a recorded step gives the same bits, in every form of a step
       }
       const std::vector<double> w = weights(t);
       seen.insert(seen.end(), w.begin(), w.end());
-      if (stop == 4) t.save(scratch / fmt::format("{}-{}", &form - forms.data(), graph), 0);
+      if (stop == 4) t.save(scratch / fmt::format("{}-{}", &form - forms.data(), graph), {});
       return seen;
     };
     CHECK(trained(true, 9, {}) == trained(false, 9, {}));
