@@ -1,9 +1,10 @@
-// eval: loss, bits per byte, perplexity by position; or MQAR accuracy.
+// eval: loss, bits per byte, perplexity by position; or MQAR accuracy; or published tasks.
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
+#include "apps/eval_tasks.h"
 #include "apps/evaluate.h"
 #include "apps/sources.h"
 #include "apps/trained.h"
@@ -18,6 +19,7 @@ struct Options {
   std::string path, data, device = "auto";
   std::vector<int64_t> lengths, pairs;
   int64_t tokens = -1, batch = 0;
+  TaskOptions tasks;
 };
 
 Json text_json(const Evaluation& e, int64_t length) {
@@ -71,15 +73,22 @@ int eval(const Options& o, const Common& common) {
 
 void eval_command(CLI::App& program, Common& common) {
   auto o = std::make_shared<Options>();
-  CLI::App& app = *program.add_subcommand("eval", "Evaluates a trained model on held-out data");
+  CLI::App& app = *program.add_subcommand("eval", "Evaluates a trained model on held-out data, or on published tasks");
   app.add_option("RUN", o->path, "A run directory, or one of its checkpoints")->required();
   app.add_option("--length", o->lengths, "Window lengths (the training length)")->check(CLI::Range(int64_t(1), int64_t(1) << 31));
   app.add_option("--pairs", o->pairs, "MQAR: pairs, one for each length (length / 4)")->check(CLI::Range(int64_t(1), int64_t(1) << 31));
   app.add_option("--tokens", o->tokens, "Of the validation text; 0: all of it (eval.tokens)")->check(CLI::Range(int64_t(0), int64_t(1) << 60));
-  app.add_option("--data", o->data, "Another directory of shards; its validation split is used");
-  app.add_option("--batch", o->batch, "Windows at a time (as many tokens as a training batch)")->check(CLI::Range(int64_t(1), int64_t(1) << 20));
+  app.add_option("--data", o->data, "Another directory of shards, whose validation split is used; of --tasks: the directory of their files");
+  app.add_option("--batch", o->batch, "Windows at a time (as many tokens as a training batch); of --tasks: questions (16)")->check(CLI::Range(int64_t(1), int64_t(1) << 20));
   app.add_option("--device", o->device, "auto, cpu or cuda:N (auto)");
-  app.callback([=, &common] { common.chosen = [=, &common] { return eval(*o, common); }; });
+  task_options(app, o->tasks);
+  app.callback([=, &common] {
+    common.chosen = [=, &common] {
+      if (o->tasks.tasks.empty()) return eval(*o, common);
+      o->tasks.path = o->path, o->tasks.data = o->data, o->tasks.device = o->device, o->tasks.batch = o->batch;
+      return eval_tasks(o->tasks, common);
+    };
+  });
 }
 
 }  // namespace taper

@@ -1,0 +1,21 @@
+// Eval's tasks: `taper eval RUN --tasks a,b`, published questions instead of held-out tokens.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "apps/commands.h"
+
+namespace taper {
+
+struct TaskOptions {
+  std::vector<std::string> tasks;
+  std::string path, data, device = "auto", output, softmax = "fp32", bos = "auto";
+  int64_t limit = 0, max_length = 2048, batch = 0, bootstrap = 100000;
+  bool samples = false;
+};
+
+void task_options(CLI::App& app, TaskOptions& options);  // all but RUN, --data, --batch and --device, which eval has anyway
+int eval_tasks(const TaskOptions& options, const Common& common);
+
+}  // namespace taper

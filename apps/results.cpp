@@ -1,0 +1,135 @@
+// Results: the harness's keys.
+#include "apps/results.h"
+
+#include <chrono>
+#include <cmath>
+#include <ctime>
+#include <nlohmann/json.hpp>
+
+#include "apps/version.h"
+#include "tensor/error.h"
+
+namespace taper {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+double seconds_now() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
+
+std::string date_text(double seconds) {  // "2026-01-31T23-59-59.000123", UTC
+  const std::time_t whole = std::time_t(seconds);
+  std::tm parts{};
+  gmtime_r(&whole, &parts);
+  return fmt::format("{:04}-{:02}-{:02}T{:02}-{:02}-{:02}.{:06}", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday, parts.tm_hour, parts.tm_min,
+                     parts.tm_sec, int(std::floor((seconds - double(whole)) * 1e6)));
+}
+
+Json error_json(const Metric& m) { return m.error && std::isfinite(*m.error) ? Json(*m.error) : Json("N/A"); }
+
+}  // namespace
+
+std::string sanitized(std::string_view model) {
+  std::string name;
+  bool gap = false;
+  for (const char c : model) {
+    const bool bad = std::string_view("\"<>:/|\\?*[]").find(c) != std::string_view::npos;
+    if (bad && !gap) name += "__";
+    if (!bad) name += c;
+    gap = bad;
+  }
+  return name;
+}
+
+Results::Results(EvaluationFacts facts, const Path& output, bool samples) : facts_(std::move(facts)), samples_(samples), begin_(seconds_now()) {
+  date_ = date_text(begin_);
+  if (output.empty()) return;
+  std::string name = sanitized(facts_.model);
+  while (name.starts_with('.')) name.erase(0, 1);
+  directory_ = output / (name.empty() ? "model" : name);
+  file_ = directory_ / ("results_" + date_ + ".json");
+  std::error_code error;
+  std::filesystem::create_directories(directory_, error);
+  check(!error, Exit::cannot_create, "eval: cannot create {}: {}", directory_.string(), error.message());
+}
+
+void Results::add(TaskResult result) {
+  if (!directory_.empty() && samples_) {
+    std::string lines;
+    for (const std::string& s : result.samples) lines += s + "\n";
+    write_file(directory_ / ("samples_" + result.task + "_" + date_ + ".jsonl"), lines);
+  }
+  result.samples.clear();
+  results_.push_back(std::move(result));
+  if (!directory_.empty()) write_file(file_, json() + "\n");
+}
+
+std::string Results::json() const {
+  Json results = Json::object(), groups = Json::object(), configs = Json::object(), versions = Json::object(), shots = Json::object();
+  Json better = Json::object(), counts = Json::object(), hashes = Json::object();
+  for (const TaskResult& r : results_) {
+    Json one{{"alias", r.task}};
+    for (const Metric& m : r.metrics) {
+      one[m.name + ",none"] = m.value;
+      one[m.name + "_stderr,none"] = error_json(m);
+      better[r.task][m.name] = m.higher_is_better;
+    }
+    results[r.task] = one;
+    groups[r.task] = Json::array();
+    configs[r.task] = {{"task", r.task}, {"output_type", r.kind}, {"num_fewshot", 0}, {"metadata", {{"version", r.version}}}};
+    for (const auto& [key, value] : r.notes) configs[r.task][key] = Json::parse(value);
+    versions[r.task] = r.version;
+    shots[r.task] = 0;
+    counts[r.task] = {{"original", r.all}, {"effective", r.used}};
+    hashes[r.task] = r.hash;
+  }
+  const double end = seconds_now();
+  const EvaluationFacts& f = facts_;
+  const Json limit = f.limit ? Json(f.limit) : Json(nullptr);
+  return Json{{"results", results},
+              {"group_subtasks", groups},
+              {"configs", configs},
+              {"versions", versions},
+              {"n-shot", shots},
+              {"higher_is_better", better},
+              {"n-samples", counts},
+              {"config",
+               {{"model", "taper"},
+                {"model_args", "checkpoint=" + f.checkpoint},
+                {"model_num_parameters", f.parameters},
+                {"model_dtype", f.dtype},
+                {"step", f.step},
+                {"tokenizer", f.tokenizer},
+                {"softmax", f.softmax},
+                {"batch_size", f.batch},
+                {"batch_sizes", Json::array()},
+                {"device", f.device},
+                {"use_cache", nullptr},
+                {"limit", limit},
+                {"bootstrap_iters", f.bootstrap},
+                {"gen_kwargs", nullptr}}},
+              {"git_hash", nullptr},
+              {"taper_version", version},
+              {"date", begin_},
+              {"max_length", f.max_length},
+              {"task_hashes", hashes},
+              {"model_source", "taper"},
+              {"model_name", f.model},
+              {"model_name_sanitized", sanitized(f.model)},
+              {"start_time", begin_},
+              {"end_time", end},
+              {"total_evaluation_time_seconds", fmt::format("{:.3f}", end - begin_)}}
+      .dump(2, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string Results::head() { return fmt::format("{:<22} {:>7}  {:<16} {:>12}    {}\n", "task", "n", "metric", "value", "stderr"); }
+
+std::string Results::rows(size_t i) const {
+  const TaskResult& r = results_.at(i);
+  std::string text;
+  for (const Metric& m : r.metrics)
+    text += fmt::format("{:<22} {:>7}  {:<16} {:>12.4f}    {}\n", &m == &r.metrics.front() ? r.task : "", &m == &r.metrics.front() ? std::to_string(r.used) : "",
+                        m.name, m.value, m.error && std::isfinite(*m.error) ? fmt::format("{:.4f}", *m.error) : "N/A");
+  return text;
+}
+
+}  // namespace taper

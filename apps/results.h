@@ -1,0 +1,60 @@
+// Results: what evaluations found, as the published harness's results file and as a table for people.
+//
+// The file is <output>/<model>/results_<time>.json, written again, whole, after every task: a job that dies keeps what it
+// had finished. Samples, where they are wanted, are samples_<task>_<time>.jsonl beside it.
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tensor/file.h"
+
+namespace taper {
+
+struct Metric {
+  std::string name;
+  double value = 0;
+  std::optional<double> error = {};  // standard error; absent: N/A
+  bool higher_is_better = true;
+};
+
+struct TaskResult {
+  std::string task, kind;  // kind: the harness's output_type
+  double version = 1;
+  std::vector<Metric> metrics;
+  int64_t all = 0, used = 0;  // documents: of the task, and evaluated
+  std::vector<std::pair<std::string, std::string>> notes = {};  // into configs: key, JSON
+  std::vector<std::string> samples = {};  // one JSON object each
+  std::string hash = {};                  // of the samples
+};
+
+struct EvaluationFacts {  // of the model and the way it was asked
+  std::string model, checkpoint, dtype, device, softmax, tokenizer;
+  int64_t step = 0, parameters = 0, batch = 0, max_length = 0, limit = 0, bootstrap = 0;
+};
+
+class Results {
+ public:
+  // output: empty: nothing is written.
+  Results(EvaluationFacts facts, const Path& output, bool samples);
+  void add(TaskResult result);       // and writes
+  std::string json() const;          // one object
+  static std::string head();         // of the table
+  std::string rows(size_t i) const;  // of task i, a line per metric
+  size_t tasks() const { return results_.size(); }
+  const Path& file() const { return file_; }
+
+ private:
+  EvaluationFacts facts_;
+  std::string date_;
+  Path directory_, file_;
+  bool samples_;
+  double begin_;  // seconds
+  std::vector<TaskResult> results_;
+};
+
+std::string sanitized(std::string_view model);  // a name for a directory
+
+}  // namespace taper

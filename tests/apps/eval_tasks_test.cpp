@@ -1,0 +1,90 @@
+// eval --tasks: the real binary on hand-made files; results JSON, samples, tables and refusals.
+#include <doctest/doctest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/apps/tiny.h"
+
+using namespace taper;
+using namespace taper::test;
+
+namespace {
+
+struct Trained : Tiny {
+  Trained() {
+    const Ended e = run(*this, train("r", {"--set", "train.steps=6"}));
+    REQUIRE_MESSAGE(e.code == 0, e.err);
+    fs::create_directories(*this / "tasks");
+  }
+  void file(const std::string& name, const std::string& lines) const { write_file(*this / "tasks" / name, lines); }
+  std::vector<std::string> eval(std::vector<std::string> more) const {
+    std::vector<std::string> a{"eval", dir("r"), "--data", dir("tasks"), "--device", "cpu"};
+    a.insert(a.end(), more.begin(), more.end());
+    return a;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("eval --tasks: results in the harness's form, the same at any batch, and nothing but what was asked for") {
+  const Trained t;
+  t.file("piqa.jsonl", "{\"goal\": \"slow\", \"sol1\": \"head\", \"sol2\": \"decays with\", \"label\": 1}\n{\"goal\": \"the\", \"sol1\": \"é\", \"sol2\": \"state\", \"label\": 1}\n"
+                       "{\"goal\": \"g\", \"sol1\": \"a\", \"sol2\": \"b\", \"label\": 0}\n");
+  t.file("lambada_openai.jsonl", "{\"text\": \"the slow head remembers longest\"}\n{\"text\": \"state decays with position\"}\n");
+  t.file("text.jsonl", "{\"text\": \"state decays with position and the slow head remembers longest.\"}\n");
+  const Ended e = run(t, t.eval({"--tasks", "piqa,lambada_openai,text", "--output", t.dir("out"), "--samples", "--json", "--bootstrap", "1000"}));
+  REQUIRE_MESSAGE(e.code == 0, e.err);
+  const auto j = nlohmann::json::parse(e.out);
+  for (const char* key : {"results", "group_subtasks", "configs", "versions", "n-shot", "higher_is_better", "n-samples", "config", "git_hash", "date", "task_hashes"})
+    CHECK_MESSAGE(j.contains(key), key);
+  CHECK(j["results"]["piqa"]["alias"] == "piqa");
+  for (const char* key : {"acc,none", "acc_stderr,none", "acc_norm,none", "acc_norm_stderr,none"}) CHECK(j["results"]["piqa"].contains(key));
+  CHECK(j["results"]["text"]["word_perplexity_stderr,none"] == "N/A");
+  CHECK(j["n-samples"]["piqa"]["original"] == 3);
+  CHECK(j["higher_is_better"]["lambada_openai"]["perplexity"] == false);
+  CHECK(j["config"]["model_num_parameters"].get<int64_t>() > 1000);
+  CHECK(j["results"]["text"]["bits_per_byte,none"].get<double>() > 1);
+  CHECK(j["results"]["text"]["bits_per_byte,none"].get<double>() < 9);
+
+  std::vector<std::string> files;
+  for (const auto& f : fs::recursive_directory_iterator(t / "out"))
+    if (f.is_regular_file()) files.push_back(f.path().filename().string());
+  std::ranges::sort(files);
+  REQUIRE(files.size() == 4);
+  CHECK(files[0].starts_with("results_20"));
+  CHECK(files[0].ends_with(".json"));
+  CHECK(files[0].find(':') == std::string::npos);
+  CHECK(files[1].starts_with("samples_lambada_openai_"));
+  Path folder;
+  for (const auto& f : fs::directory_iterator(t / "out")) folder = f.path();
+  const std::string samples = read_file(folder / files[2]);
+  CHECK(std::ranges::count(samples, '\n') == 3);
+  const auto stored = nlohmann::json::parse(read_file(folder / files[0]));
+  CHECK(stored["results"] == j["results"]);
+  CHECK(stored["task_hashes"] == j["task_hashes"]);
+
+  for (const char* batch : {"1", "2"}) {
+    const auto again = nlohmann::json::parse(run(t, t.eval({"--tasks", "piqa,lambada_openai,text", "--json", "--bootstrap", "1000", "--batch", batch})).out)["results"];
+    CHECK(again["piqa"] == j["results"]["piqa"]);
+    CHECK(again["text"]["bits_per_byte,none"].get<double>() == doctest::Approx(j["results"]["text"]["bits_per_byte,none"].get<double>()).epsilon(1e-5));
+  }
+  const Ended table = run(t, t.eval({"--tasks", "piqa", "text", "--limit", "2", "--max-length", "16", "--softmax", "bf16-emulate"}));
+  CHECK(table.code == 0);
+  CHECK(table.out.find("piqa                         2  acc ") != std::string::npos);
+  CHECK(table.out.find("bits_per_byte") != std::string::npos);
+}
+
+TEST_CASE("eval --tasks: what does not fit is refused before any work") {
+  const Trained t;
+  t.file("piqa.jsonl", "{\"goal\": \"slow\", \"sol1\": \"head\"}\n");
+  t.file("arc_easy.jsonl", "{\"question\": \"q\", \"choices\": {\"text\": [\"\", \"b\"], \"label\": [\"A\", \"B\"]}, \"answerKey\": \"A\"}\n");
+  refuses(t, t.eval({"--tasks", "piqua"}), 2, "eval: no task 'piqua'; there are lambada_openai, hellaswag, piqa, ");
+  refuses(t, t.eval({"--tasks", "piqa,piqa"}), 2, "eval: task 'piqa' is named twice");
+  refuses(t, {"eval", t.dir("r"), "--tasks", "piqa"}, 2, "eval: --tasks wants --data DIR, the directory that holds piqa.jsonl");
+  refuses(t, t.eval({"--tasks", "arc_easy,piqa"}), 65, "piqa.jsonl:1: piqa wants the field 'sol2'; the record has goal, sol1");
+  refuses(t, t.eval({"--tasks", "hellaswag"}), 66, "hellaswag.jsonl");
+  refuses(t, t.eval({"--tasks", "arc_easy", "--softmax", "f16"}), 2, "--softmax");
+  refuses(t, t.eval({"--tasks", "arc_easy", "--samples"}), 2, "--output");
+  t.file("blocked", "");
+  refuses(t, t.eval({"--tasks", "arc_easy", "--output", t.dir("tasks/blocked")}), 73, "eval: cannot create ");
+}
