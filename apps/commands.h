@@ -39,6 +39,7 @@ struct ConfigSource {
 void config_options(CLI::App& app, ConfigSource& source, bool required = true);
 
 void prepare_command(CLI::App& program, Common& common);
+void tokenize_command(CLI::App& program, Common& common);
 void train_command(CLI::App& program, Common& common);
 void eval_command(CLI::App& program, Common& common);
 void generate_command(CLI::App& program, Common& common);

@@ -7,8 +7,8 @@
 #include "apps/trained.h"
 #include "data/tokenizer.h"
 #include "nn/interchange.h"
-#include "nn/json.h"
 #include "tensor/error.h"
+#include "tensor/json.h"
 
 namespace taper {
 namespace {

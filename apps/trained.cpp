@@ -3,8 +3,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "nn/json.h"
 #include "tensor/error.h"
+#include "tensor/json.h"
 
 namespace taper {
 

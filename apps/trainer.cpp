@@ -5,9 +5,9 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "nn/json.h"
 #include "nn/schedule.h"
 #include "tensor/error.h"
+#include "tensor/json.h"
 #include "tensor/ops/accumulate.h"
 
 namespace taper {

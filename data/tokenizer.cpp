@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "data/tokenizer_json.h"
 #include "data/tokenizer_world.h"
 #include "tensor/error.h"
 
@@ -50,7 +51,11 @@ std::unique_ptr<Tokenizer> open_file(const Path& path) {
     std::string identity = identity_of(world_kind, file.contents);
     return world_tokenizer(std::move(file), std::move(identity), path.string());
   }
-  fail(Exit::bad_data, "{}: a tokenizer file is wanted: RWKV's vocabulary (lines of `id literal length`); this is neither", path.string());
+  check(c == '{', Exit::bad_data, "{}: a tokenizer.json or RWKV's vocabulary (lines of `id literal length`) is wanted; this is neither",
+        path.string());
+  file.name = json_file;
+  std::string identity = identity_of(json_kind, file.contents);
+  return json_tokenizer(std::move(file), std::move(identity), path.string());
 }
 
 // The name under which the file of an identity's tokenizer is kept; empty: it needs none.
@@ -64,6 +69,11 @@ bool is_there(const Path& path) {
 }
 
 }  // namespace
+
+const Frame& Tokenizer::frame() const {
+  static const Frame none;
+  return none;
+}
 
 const TokenizerFile& Tokenizer::file() const {
   static const TokenizerFile none;

@@ -2,7 +2,8 @@
 //
 // A name opens one:
 //   bytes   the 256 bytes and, as id 256, the end of a document (EOD); identity "bytes:v1"
-//   a path  of RWKV's "world" vocabulary (lines of `id literal length`); identity "rwkv:" and the file's XXH3-128 in hex
+//   a path  of a tokenizer.json (data/tokenizer_json.h); identity "json:" and the file's XXH3-128 in hex
+//   a path  of RWKV's "world" vocabulary (data/tokenizer_world.h); identity "rwkv:" and the same
 // A directory stands for the tokenizer file in it. What a file tokenizer made, shards or a run, keeps
 // the file beside it: open_tokenizer_of finds it there.
 //
@@ -28,6 +29,10 @@ struct TokenizerFile {
   std::string name, contents;  // tokenizer.json or vocab.txt; both empty: there is no file
 };
 
+struct Frame {
+  std::vector<int32_t> before, after;  // special tokens that the file's template puts around a text
+};
+
 // Every function is const and safe to call from several threads at once.
 class Tokenizer {
  public:
@@ -37,9 +42,10 @@ class Tokenizer {
   virtual int32_t eod() const = 0;
   virtual int32_t bos() const { return -1; }                   // -1: it has none
   virtual bool special(int32_t id) const { return id == eod(); }  // stands for no text, but for a spelling of its own
+  virtual const Frame& frame() const;                          // empty, unless the file has a template
   virtual const TokenizerFile& file() const;
 
-  // Any bytes; those that are no UTF-8 are kept as they are.
+  // Any bytes; those that are no UTF-8 are kept as they are (65 where the file has no token for such a byte).
   virtual void encode(std::string_view text, std::vector<int32_t>& append_to, const EncodeOptions& options = {}) const = 0;
 
   // The bytes that an id stands for in decoded text; of a special token its spelling (of bytes' and

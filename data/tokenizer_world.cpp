@@ -6,23 +6,11 @@
 #include <bitset>
 #include <charconv>
 
+#include "data/unicode.h"
 #include "tensor/error.h"
 
 namespace taper {
 namespace {
-
-// Appends the UTF-8 of a code point that is no surrogate.
-void append_utf8(std::string& s, uint32_t c) {
-  if (c < 0x80) {
-    s += char(c);
-  } else if (c < 0x800) {
-    s += {char(0xc0 | c >> 6), char(0x80 | (c & 63))};
-  } else if (c < 0x10000) {
-    s += {char(0xe0 | c >> 12), char(0x80 | (c >> 6 & 63)), char(0x80 | (c & 63))};
-  } else {
-    s += {char(0xf0 | c >> 18), char(0x80 | (c >> 12 & 63)), char(0x80 | (c >> 6 & 63)), char(0x80 | (c & 63))};
-  }
-}
 
 // What a Python literal of a string or of bytes stands for, as repr() writes it; `where` is for errors.
 std::string python_literal(std::string_view s, const std::string& where) {

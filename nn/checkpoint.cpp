@@ -5,9 +5,9 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "nn/json.h"
 #include "nn/safetensors.h"
 #include "tensor/error.h"
+#include "tensor/json.h"
 
 namespace taper {
 namespace {

@@ -5,9 +5,9 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "nn/json.h"
 #include "nn/model.h"
 #include "tensor/error.h"
+#include "tensor/json.h"
 
 namespace taper {
 namespace {

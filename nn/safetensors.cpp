@@ -6,8 +6,8 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "nn/json.h"
 #include "tensor/error.h"
+#include "tensor/json.h"
 
 namespace taper {
 namespace {

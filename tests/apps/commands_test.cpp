@@ -11,7 +11,7 @@ TEST_CASE("program: help and version are 0, wrong usage is 2") {
   const Scratch s;
   const Ended help = run(s, {"--help"}), version = run(s, {"--version"});
   CHECK(help.code == 0);
-  for (const char* command : {"prepare", "train", "eval", "generate", "audit", "info", "convert", "bench"}) {
+  for (const char* command : {"prepare", "tokenize", "train", "eval", "generate", "audit", "info", "convert", "bench"}) {
     CHECK(help.out.find(command) != std::string::npos);
     CHECK(run(s, {command, "--help"}).code == 0);
   }

@@ -34,6 +34,7 @@ class Scratch {
   }
   Scratch(const Scratch&) = delete;
   Path operator/(const std::string& name) const { return dir_ / name; }
+  const Path& path() const { return dir_; }
 
  private:
   Path dir_;
@@ -49,8 +50,8 @@ struct Ended {
 
 class Process {
  public:
-  // file_limit: RLIMIT_FSIZE in bytes, 0: none.
-  Process(const Scratch& scratch, const std::vector<std::string>& arguments, uint64_t file_limit = 0) {
+  // file_limit: RLIMIT_FSIZE in bytes, 0: none. input: what it reads on stdin; empty: what the test does.
+  Process(const Scratch& scratch, const std::vector<std::string>& arguments, uint64_t file_limit = 0, const Path& input = {}) {
     static int number = 0;
     out_ = scratch / ("out" + std::to_string(number));
     err_ = scratch / ("err" + std::to_string(number++));
@@ -63,6 +64,7 @@ class Process {
     const int out = open(out_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666), err = open(err_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666);
     dup2(out, STDOUT_FILENO);
     dup2(err, STDERR_FILENO);
+    if (!input.empty()) dup2(open(input.c_str(), O_RDONLY), STDIN_FILENO);
     if (file_limit) {
       const struct rlimit limit{file_limit, file_limit};
       setrlimit(RLIMIT_FSIZE, &limit);
@@ -103,6 +105,10 @@ class Process {
 
 inline Ended run(const Scratch& scratch, const std::vector<std::string>& arguments, uint64_t file_limit = 0) {
   return Process(scratch, arguments, file_limit).wait();
+}
+
+inline Ended run_with_input(const Scratch& scratch, const std::vector<std::string>& arguments, const Path& input) {
+  return Process(scratch, arguments, 0, input).wait();
 }
 
 // One line on stderr that contains `message`, the exit code, nothing on stdout.

@@ -3,8 +3,11 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
 
+#include "data/unicode.h"
 #include "tests/apps/tiny.h"
 
 using namespace taper;
@@ -76,4 +79,88 @@ TEST_CASE("bits per byte: the bytes of the labels, not their number") {
   // Words of four to nine bytes are tokens; bytes alone would make it one, and EOD counts none.
   CHECK(number("bytes") > 4 * number("tokens"));
   CHECK(number("bits_per_byte") == doctest::Approx(number("loss") * number("tokens") / std::log(2.0) / number("bytes")));
+}
+
+TEST_CASE("tokenize: text to ids and back, in order, with the line in errors and what came before it written") {
+  const Scratch s;
+  write_file(s / "words.txt", vocabulary({"state ", "the "}));
+  const std::string file = (s / "words.txt").string();
+  const auto tokenize = [&](const std::string& input, std::vector<std::string> more) {
+    write_file(s / "in", input);
+    std::vector<std::string> a{"tokenize", "--tokenizer", file};
+    a.insert(a.end(), more.begin(), more.end());
+    return run_with_input(s, a, s / "in");
+  };
+  const Ended ids = tokenize("{\"text\": \"the state \\u00e9\"}\n\n{\"id\": 7, \"text\": \"\"}\n  \n{\"text\": \"x\"}", {});
+  REQUIRE_MESSAGE(ids.code == 0, ids.err);
+  CHECK(ids.out == "{\"ids\":[258,257,196,170]}\n{\"ids\":[]}\n{\"ids\":[121]}\n");  // ids are bytes + 1
+  CHECK(tokenize(ids.out, {"--decode"}).out == "{\"text\":\"the state \xc3\xa9\"}\n{\"text\":\"\"}\n{\"text\":\"x\"}\n");
+  CHECK(tokenize("{\"ids\":[196]}", {"--decode"}).out == "{\"text\":\"\xef\xbf\xbd\"}\n");  // half of a character
+  CHECK(tokenize("", {}).out.empty());
+
+  // Many lines of every length: in order, whatever the number of threads.
+  std::string many, lines;
+  for (int i = 0; i < 3000; ++i) {
+    std::string text = std::to_string(i) + " ";
+    for (int k = 0; k < (i * 7919) % 2000; ++k) text += k % 3 ? "the " : "state ";
+    many += "{\"text\":\"" + text + "\"}\n";
+  }
+  const Ended one = tokenize(many, {"--threads", "1"}), four = tokenize(many, {"--threads", "4"});
+  REQUIRE(one.code == 0);
+  CHECK(one.out == four.out);
+  CHECK(tokenize(one.out, {"--decode"}).out == many);
+
+  const auto refused = [&](const std::string& input, std::vector<std::string> more, int code, const std::string& message, const std::string& out = "") {
+    const Ended e = tokenize(input, more);
+    CHECK(e.code == code);
+    CHECK(e.out == out);
+    CHECK_MESSAGE(e.err.find("taper: " + message) != std::string::npos, e.err);
+    CHECK(std::count(e.err.begin(), e.err.end(), '\n') == 1);
+  };
+  const std::string good = "{\"text\":\"x\"}\n", written = "{\"ids\":[121]}\n";
+  refused(good + "\n" + "{\"text\": }\n" + good + "[]\n", {}, 65, "standard input:3: not JSON, at byte 10 of the line", written);
+  refused(good + good + "{\"txt\": \"a\"}\n", {}, 65, "standard input:3: wants an object with a string 'text'", written + written);
+  refused("{\"text\": 3}\n", {}, 65, "standard input:1: wants an object with a string 'text'");
+  refused("{\"text\": \"\xff\"}\n", {}, 65, "standard input:1: not JSON, at byte 11 of the line");
+  refused("{\"ids\": 3}\n", {"--decode"}, 65, "standard input:1: wants an object with an array 'ids'");
+  refused("{\"ids\": [1, 259]}\n", {"--decode"}, 65, "standard input:1: ids of " + file + " are 0 to 258; got 259");
+  refused("{\"ids\": [-1]}\n", {"--decode"}, 65, "standard input:1: ids of " + file + " are 0 to 258; got -1");
+  refused("{\"ids\": [18446744073709551615]}\n", {"--decode"}, 65, "standard input:1: ids of " + file + " are 0 to 258; got 18446744073709551615");
+  refused("{\"ids\": [1.5]}\n", {"--decode"}, 65, "standard input:1: ids of " + file + " are 0 to 258; got 1.5");
+  refused("", {"--special"}, 78, "tokenize: --special wants a tokenizer with a template or a token that begins a text; " + file + " has neither");
+  refuses(s, {"tokenize"}, 2, "--tokenizer is required");
+  refuses(s, {"tokenize", "--tokenizer", file, "--decode", "--special"}, 2, "--special");
+  refuses(s, {"tokenize", "--tokenizer", "gpt5"}, 78, "tokenizer: no 'gpt5'; supported: bytes, or the path of a tokenizer file");
+  refuses(s, {"tokenize", "--tokenizer", (s / "no.json").string()}, 66, "no.json: no such tokenizer file");
+
+  const Ended about = tokenize("", {"--about"});
+  CHECK(about.out.starts_with("identity: rwkv:"));
+  CHECK(about.out.find("\nvocab: 259\nspecial: 1\neod: 0\nunicode: Unicode ") != std::string::npos);
+}
+
+TEST_CASE("tokenize: special tokens in a text, around it, and as text") {
+  const Scratch s;
+  nlohmann::json vocab = nlohmann::json::object();
+  for (int b = 0, others = 0; b < 256; ++b) {
+    const bool printable = (b >= '!' && b <= '~') || (b >= 0xa1 && b <= 0xac) || b >= 0xae;
+    std::string letter;
+    append_utf8(letter, uint32_t(printable ? b : 0x100 + others++));
+    vocab[letter] = b;
+  }
+  nlohmann::json json = {{"added_tokens", {{{"id", 256}, {"content", "<|endoftext|>"}, {"special", true}}, {{"id", 257}, {"content", "<|begin_of_text|>"}, {"special", true}}}},
+                         {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}}},
+                         {"model", {{"type", "BPE"}, {"vocab", vocab}, {"merges", nlohmann::json::array()}}}};
+  write_file(s / "tokenizer.json", json.dump());
+  write_file(s / "in", "{\"text\":\"a<|endoftext|>\"}\n");
+  const auto out = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), {"tokenize", "--tokenizer", s.path().string()});
+    const Ended e = run_with_input(s, more, s / "in");
+    CHECK_MESSAGE(e.code == 0, e.err);
+    return e.out;
+  };
+  CHECK(out({}) == "{\"ids\":[97,256]}\n");
+  CHECK(out({"--special"}) == "{\"ids\":[257,97,256]}\n");
+  CHECK(out({"--literal"}).starts_with("{\"ids\":[97,60,124,101,"));
+  CHECK(out({"--about"}).find("eod: 256\neod_text: <|endoftext|>\nbos: 257\nbos_text: <|begin_of_text|>\n") != std::string::npos);
+  CHECK(out({"--about", "--json"}).find("\"bos\":257") != std::string::npos);
 }

@@ -71,7 +71,7 @@ TEST_CASE("a name: what it opens, and what is said where it opens nothing") {
   expect_failure([&] { open_tokenizer((s / "no.json").string()); }, Exit::no_input, "no.json: no such tokenizer file");
   expect_failure([&] { open_tokenizer(s.path.string()); }, Exit::no_input, "a directory with tokenizer.json or vocab.txt is wanted; it has neither");
   write_file(s / "prose.txt", "It is a truth");
-  expect_failure([&] { open_tokenizer((s / "prose.txt").string()); }, Exit::bad_data, "prose.txt: a tokenizer file is wanted: ");
+  expect_failure([&] { open_tokenizer((s / "prose.txt").string()); }, Exit::bad_data, "prose.txt: a tokenizer.json or RWKV's vocabulary (lines of `id literal length`) is wanted; this is neither");
   write_file(s / "vocab.txt", world_text({}));
   CHECK(open_tokenizer(s.path.string())->vocab() == 257);
 }

@@ -1,5 +1,5 @@
 // Strict JSON: a parser's events, with the keys of each open object remembered.
-#include "nn/json.h"
+#include "tensor/json.h"
 
 #include <nlohmann/json.hpp>
 #include <set>
