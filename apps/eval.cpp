@@ -75,7 +75,7 @@ void eval_command(CLI::App& program, Common& common) {
   auto o = std::make_shared<Options>();
   CLI::App& app = *program.add_subcommand("eval", "Evaluates a trained model on held-out data, or on published tasks");
   app.add_option("RUN", o->path, "A run directory, or one of its checkpoints")->required();
-  app.add_option("--length", o->lengths, "Window lengths (the training length)")->check(CLI::Range(int64_t(1), int64_t(1) << 31));
+  app.add_option("--length", o->lengths, "Window lengths (the training length); of RULER's tasks: their texts' lengths, in tokens (1024 2048 4096)")->check(CLI::Range(int64_t(1), int64_t(1) << 31));
   app.add_option("--pairs", o->pairs, "MQAR: pairs, one for each length (length / 4)")->check(CLI::Range(int64_t(1), int64_t(1) << 31));
   app.add_option("--tokens", o->tokens, "Of the validation text; 0: all of it (eval.tokens)")->check(CLI::Range(int64_t(0), int64_t(1) << 60));
   app.add_option("--data", o->data, "Another directory of shards, whose validation split is used; of --tasks: the directory of their files");
@@ -85,7 +85,7 @@ void eval_command(CLI::App& program, Common& common) {
   app.callback([=, &common] {
     common.chosen = [=, &common] {
       if (o->tasks.tasks.empty()) return eval(*o, common);
-      o->tasks.path = o->path, o->tasks.data = o->data, o->tasks.device = o->device, o->tasks.batch = o->batch;
+      o->tasks.path = o->path, o->tasks.data = o->data, o->tasks.device = o->device, o->tasks.batch = o->batch, o->tasks.lengths = o->lengths;
       return eval_tasks(o->tasks, common);
     };
   });

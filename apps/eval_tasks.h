@@ -11,11 +11,14 @@ namespace taper {
 struct TaskOptions {
   std::vector<std::string> tasks;
   std::string path, data, device = "auto", output, softmax = "fp32", bos = "auto";
-  int64_t limit = 0, max_length = 2048, batch = 0, bootstrap = 100000;
-  bool samples = false;
+  int64_t limit = 0, max_length = 2048, batch = 0, bootstrap = 100000, seed = 0;
+  bool samples = false, compat = false;
+  std::vector<int64_t> lengths;  // RULER
+  std::vector<std::string> haystack;
+  std::string adjectives, nouns, verbs, squad, hotpot, templates;  // files, and a directory
 };
 
-void task_options(CLI::App& app, TaskOptions& options);  // all but RUN, --data, --batch and --device, which eval has anyway
+void task_options(CLI::App& app, TaskOptions& options);  // all but RUN, --data, --length, --batch and --device, which eval has anyway
 int eval_tasks(const TaskOptions& options, const Common& common);
 
 }  // namespace taper

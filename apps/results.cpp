@@ -1,6 +1,7 @@
 // Results: the harness's keys.
 #include "apps/results.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <ctime>
@@ -59,7 +60,9 @@ void Results::add(TaskResult result) {
     write_file(directory_ / ("samples_" + result.task + "_" + date_ + ".jsonl"), lines);
   }
   result.samples.clear();
-  results_.push_back(std::move(result));
+  const auto before = std::ranges::find(results_, result.task, &TaskResult::task);
+  if (before == results_.end()) results_.push_back(std::move(result));
+  else *before = std::move(result);
   if (!directory_.empty()) write_file(file_, json() + "\n");
 }
 

@@ -39,7 +39,7 @@ class Results {
  public:
   // output: empty: nothing is written.
   Results(EvaluationFacts facts, const Path& output, bool samples);
-  void add(TaskResult result);       // and writes
+  void add(TaskResult result);       // or what is known of it so far; writes
   std::string json() const;          // one object
   static std::string head();         // of the table
   std::string rows(size_t i) const;  // of task i, a line per metric

@@ -80,11 +80,51 @@ TEST_CASE("eval --tasks: what does not fit is refused before any work") {
   t.file("arc_easy.jsonl", "{\"question\": \"q\", \"choices\": {\"text\": [\"\", \"b\"], \"label\": [\"A\", \"B\"]}, \"answerKey\": \"A\"}\n");
   refuses(t, t.eval({"--tasks", "piqua"}), 2, "eval: no task 'piqua'; there are lambada_openai, hellaswag, piqa, ");
   refuses(t, t.eval({"--tasks", "piqa,piqa"}), 2, "eval: task 'piqa' is named twice");
-  refuses(t, {"eval", t.dir("r"), "--tasks", "piqa"}, 2, "eval: --tasks wants --data DIR, the directory that holds piqa.jsonl");
+  refuses(t, {"eval", t.dir("r"), "--tasks", "piqa"}, 2, "eval: --tasks piqa wants --data DIR, the directory that holds piqa.jsonl");
   refuses(t, t.eval({"--tasks", "arc_easy,piqa"}), 65, "piqa.jsonl:1: piqa wants the field 'sol2'; the record has goal, sol1");
   refuses(t, t.eval({"--tasks", "hellaswag"}), 66, "hellaswag.jsonl");
   refuses(t, t.eval({"--tasks", "arc_easy", "--softmax", "f16"}), 2, "--softmax");
   refuses(t, t.eval({"--tasks", "arc_easy", "--samples"}), 2, "--output");
   t.file("blocked", "");
   refuses(t, t.eval({"--tasks", "arc_easy", "--output", t.dir("tasks/blocked")}), 73, "eval: cannot create ");
+}
+
+TEST_CASE("eval --tasks: RULER needs no file; groups, the harness's names, and lengths that are too short") {
+  const Trained t;
+  const auto eval = [&](std::vector<std::string> more) {
+    std::vector<std::string> a{"eval", t.dir("r"), "--device", "cpu"};
+    a.insert(a.end(), more.begin(), more.end());
+    return a;
+  };
+  const Ended e = run(t, eval({"--tasks", "niah_single_1,ruler_fwe", "--length", "1024", "2048", "--limit", "3", "--json", "--output", t.dir("out"), "--samples"}));
+  REQUIRE_MESSAGE(e.code == 0, e.err);
+  const auto j = nlohmann::json::parse(e.out);
+  for (const char* task : {"niah_single_1", "fwe"}) {
+    CHECK(j["results"][task].contains("1024,none"));
+    CHECK(j["results"][task].contains("2048_stderr,none"));
+    CHECK(j["configs"][task]["templates"] == "ruler-like");
+    CHECK(j["configs"][task]["output_type"] == "generate_until");
+    CHECK(j["configs"][task]["lengths"]["1024"]["longest_prompt_tokens"].get<int64_t>() < 1024);
+    CHECK(j["n-samples"][task]["effective"] == 6);
+  }
+  for (const auto& f : fs::recursive_directory_iterator(t / "out"))
+    if (f.path().filename().string().starts_with("samples_fwe")) {
+      const std::string lines = read_file(f.path());
+      CHECK(std::ranges::count(lines, '\n') == 6);
+    }
+  // The same again, whatever the batch: the same samples, and the same words written.
+  const auto again = nlohmann::json::parse(run(t, eval({"--tasks", "niah_single_1,fwe", "--length", "1024", "2048", "--limit", "3", "--json", "--batch", "1"})).out);
+  CHECK(again["results"] == j["results"]);
+  CHECK(again["task_hashes"] == j["task_hashes"]);
+  const Ended table = run(t, eval({"--tasks", "niah", "--length", "2048", "--limit", "1"}));
+  CHECK(table.code == 0);
+  for (const char* text : {"niah_multikey_3 ", "niah_multiquery ", "ruler-like: with this project's sentences"}) CHECK(table.out.find(text) != std::string::npos);
+
+  refuses(t, eval({"--tasks", "niah_single_1,vt", "--length", "1024"}), 78, "eval: vt does not fit into --length 1024: with this tokenizer it takes ");
+  refuses(t, eval({"--tasks", "qa_squad"}), 66, "eval: qa_squad wants --squad FILE");
+  refuses(t, eval({"--tasks", "niah", "niah_single_1"}), 2, "eval: task 'niah_single_1' is named twice");
+  refuses(t, eval({"--tasks", "niah", "--templates", t.dir("nowhere")}), 66, "holds no template");
+  refuses(t, eval({"--tasks", "niah", "--haystack", t.dir("nowhere")}), 66, "nowhere");
+  write_file(t / "nouns", " ");
+  refuses(t, eval({"--tasks", "niah", "--words-noun", t.dir("nouns")}), 65, "nouns: must hold words; it holds none");
 }

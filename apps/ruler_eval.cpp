@@ -1,0 +1,79 @@
+// RULER evaluation: batch by batch, so that few prompts are held at a time.
+#include "apps/ruler_eval.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "data/sha256.h"
+#include "data/tasks/metrics.h"
+#include "tensor/error.h"
+
+namespace taper {
+
+using Json = nlohmann::ordered_json;
+
+std::vector<std::unique_ptr<RulerTask>> fit_ruler(const std::string& task, const RulerMaterials& materials, const RulerEvaluation& how) {
+  std::vector<std::unique_ptr<RulerTask>> fitted;
+  for (const int64_t length : how.lengths)
+    fitted.push_back(make_ruler_task(task, materials, {.length = length, .seed = how.seed, .compat = how.compat, .tokens = how.tokens}));
+  return fitted;
+}
+
+TaskResult evaluate_ruler(const Writer& writer, const std::string& task, const std::vector<std::unique_ptr<RulerTask>>& tasks, const RulerMaterials& materials,
+                          const RulerEvaluation& how) {
+  TaskResult result{.task = task, .kind = "generate_until", .metrics = {}};
+  const bool qa = task.starts_with("qa_");
+  std::string hashes;
+  Json lengths = Json::object();
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    const RulerTask& t = *tasks[i];
+    const int64_t count = std::min(how.samples, t.samples()), length = how.lengths[i];
+    std::vector<double> scores, any;
+    Sum tokens;
+    int64_t longest = 0;
+    for (int64_t begin = 0; begin < count; begin += how.batch) {
+      std::vector<RulerSample> samples;
+      std::vector<std::string> prompts;
+      for (int64_t k = begin; k < std::min(count, begin + how.batch); ++k) samples.push_back(t.sample(uint64_t(k))), prompts.push_back(samples.back().input());
+      const std::vector<std::string> written = writer(prompts, t.new_tokens());
+      check(written.size() == prompts.size(), "ruler: wants {} continuations; got {}", prompts.size(), written.size());
+      for (size_t k = 0; k < samples.size(); ++k) {
+        const RulerSample& s = samples[k];
+        const int64_t n = how.tokens(prompts[k]);
+        tokens.add(double(n));
+        longest = std::max(longest, n);
+        scores.push_back(ruler_score(written[k], s.answers));
+        any.push_back(scores.back() > 0);
+        const Json target = s.answers;
+        const std::string doc = sha256(Json{{"input", s.prompt}, {"outputs", target}}.dump(2, ' ', false, Json::error_handler_t::replace)), prompt = sha256(prompts[k]), wanted = sha256(target.dump());
+        hashes += doc + prompt + wanted;
+        Json line{{"doc_id", begin + int64_t(k)},
+                  {"doc", {{"index", begin + int64_t(k)}, {"input", s.prompt}, {"outputs", target}, {"length", n}, {"max_length", length}, {"gen_prefix", s.prefix}}},
+                  {"target", target},
+                  {"arguments", {{"gen_args_0", {{"arg_0", prompts[k]}, {"arg_1", {{"do_sample", false}, {"max_gen_toks", t.new_tokens()}}}}}}},
+                  {"resps", Json::array({Json::array({written[k]})})},
+                  {"filtered_resps", Json::array({written[k]})},
+                  {"filter", "none"},
+                  {"metrics", Json::array({std::to_string(length)})},
+                  {"doc_hash", doc},
+                  {"prompt_hash", prompt},
+                  {"target_hash", wanted},
+                  {std::to_string(length), scores.back()}};
+        result.samples.push_back(line.dump(-1, ' ', false, Json::error_handler_t::replace));
+      }
+      if (how.progress) how.progress(begin + int64_t(samples.size()), count);
+    }
+    const std::string name = std::to_string(length);
+    result.metrics.push_back({.name = name, .value = mean(scores), .error = mean_error(scores)});
+    if (qa) result.metrics.push_back({.name = name + "_any", .value = mean(any), .error = mean_error(any)});
+    result.all += count, result.used += count;
+    lengths[name] = {{"samples", count}, {"size", t.size()}, {"mean_prompt_tokens", tokens.value() / double(count)}, {"longest_prompt_tokens", longest}, {"max_gen_toks", t.new_tokens()}};
+    result.hash = sha256(hashes);
+    result.notes = {{"templates", t.published() ? "\"ruler\"" : "\"ruler-like\""}, {"haystack", Json(materials.haystack.name()).dump()}, {"seed", std::to_string(how.seed)},
+                    {"compat", how.compat ? "true" : "false"}, {"lengths", lengths.dump()}};
+    if (how.finished) how.finished(result);
+  }
+  return result;
+}
+
+}  // namespace taper

@@ -1,0 +1,144 @@
+// RULER, documents: a question whose answer stands in one or a few of many documents.
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "data/tasks/ruler_parts.h"
+#include "tensor/error.h"
+
+namespace taper {
+namespace {
+
+using Json = nlohmann::json;
+
+Json parse(const Path& file) {
+  Json all = Json::parse(read_file(file), nullptr, false);
+  check(!all.is_discarded(), Exit::bad_data, "{}: must be one JSON value, in UTF-8; it is not", file.string());
+  return all;
+}
+
+// Every access to a file that is not ours: what is missing or of another kind is the file's fault.
+template <class F>
+QaDocuments reading(const Path& file, const char* what, F&& f) {
+  try {
+    QaDocuments d = f();
+    check(!d.questions.empty(), Exit::bad_data, "{}: holds no question that has an answer", file.string());
+    return d;
+  } catch (const Json::exception& e) {
+    fail(Exit::bad_data, "{}: is not {}: {}", file.string(), what, e.what());
+  }
+}
+
+std::map<std::string, size_t> numbered(const std::set<std::string>& documents, QaDocuments& d) {
+  std::map<std::string, size_t> number;
+  for (const std::string& text : documents) number[text] = d.documents.size(), d.documents.push_back(text);
+  return number;
+}
+
+}  // namespace
+
+QaDocuments read_squad(const Path& file) {
+  const Json all = parse(file);
+  return reading(file, "SQuAD 2.0 (data[].paragraphs[].{context, qas[].{question, answers[].text}})", [&] {
+    QaDocuments d;
+    std::set<std::string> contexts;
+    for (const Json& article : all.at("data"))
+      for (const Json& p : article.at("paragraphs")) contexts.insert(p.at("context").get<std::string>());
+    const auto number = numbered(contexts, d);
+    for (const Json& article : all.at("data")) {
+      std::vector<size_t> of_article;
+      for (const Json& p : article.at("paragraphs")) of_article.push_back(number.at(p.at("context").get<std::string>()));
+      for (size_t i = 0; i < of_article.size(); ++i)
+        for (const Json& q : article.at("paragraphs")[i].at("qas")) {
+          if (q.value("is_impossible", false) || q.at("answers").empty()) continue;
+          QaDocuments::Question& question = d.questions.emplace_back();
+          question.text = q.at("question").get<std::string>();
+          for (const Json& a : q.at("answers")) {
+            const std::string text = a.at("text").get<std::string>();
+            if (std::ranges::find(question.answers, text) == question.answers.end()) question.answers.push_back(text);
+          }
+          question.needed = {of_article[i]};
+          for (const size_t other : of_article)
+            if (other != of_article[i]) question.related.push_back(other);
+        }
+    }
+    return d;
+  });
+}
+
+QaDocuments read_hotpot(const Path& file) {
+  const Json all = parse(file);
+  return reading(file, "HotpotQA's distractor setting ([].{question, answer, context[][title, sentences[]]})", [&] {
+    QaDocuments d;
+    std::set<std::string> contexts;
+    const auto text_of = [](const Json& c) {
+      std::string text = c.at(0).get<std::string>() + "\n";
+      for (const Json& sentence : c.at(1)) text += sentence.get<std::string>();
+      return text;
+    };
+    for (const Json& q : all)
+      for (const Json& c : q.at("context")) contexts.insert(text_of(c));
+    const auto number = numbered(contexts, d);
+    for (const Json& q : all) {
+      QaDocuments::Question& question = d.questions.emplace_back();
+      question.text = q.at("question").get<std::string>();
+      question.answers = {q.at("answer").get<std::string>()};
+      for (const Json& c : q.at("context")) question.needed.push_back(number.at(text_of(c)));
+    }
+    return d;
+  });
+}
+
+namespace ruler {
+namespace {
+
+class Qa final : public RulerTask {
+ public:
+  Qa(const std::string& name, const QaDocuments& d, const RulerMaterials& m, const RulerOptions& o) : RulerTask(name, o), d_(d), t_(m.templates) { fit(); }
+  int64_t new_tokens() const override { return 32; }
+  bool published() const override { return t_.published({"qa", "qa_prefix", "qa_document"}); }
+  int64_t samples() const override { return int64_t(d_.questions.size()); }
+
+ protected:
+  Growth growth() const override { return {.least = 1, .start = 10, .step = 10, .most = int64_t(d_.documents.size())}; }
+
+  // n documents: those that are needed (as many as there is room for), then the article's others, then any.
+  RulerSample make(Draws& draws, int64_t n, uint64_t index) const override {
+    const QaDocuments::Question& q = d_.questions.at(index);
+    std::vector<size_t> chosen(q.needed.begin(), q.needed.begin() + int64_t(std::min(size_t(n), q.needed.size())));
+    const auto add = [&](const std::vector<size_t>& from) {
+      for (const uint64_t i : draws.different(std::min(uint64_t(n) - chosen.size(), uint64_t(from.size())), from.size())) chosen.push_back(from[i]);
+    };
+    add(q.related);
+    if (chosen.size() < size_t(n)) {
+      std::set<size_t> out(q.needed.begin(), q.needed.end());
+      out.insert(q.related.begin(), q.related.end());
+      std::vector<size_t> others;
+      for (size_t i = 0; i < d_.documents.size(); ++i)
+        if (!out.contains(i)) others.push_back(i);
+      add(others);
+    }
+    draws.shuffle(chosen);
+    std::vector<std::string> parts;
+    for (size_t i = 0; i < chosen.size(); ++i) parts.push_back(fill(t_["qa_document"], {{"i", std::to_string(i + 1)}, {"document", d_.documents[chosen[i]]}}));
+    return {.prompt = fill(t_["qa"], {{"context", join(parts, "\n\n")}, {"query", q.text}}), .prefix = t_["qa_prefix"], .answers = q.answers};
+  }
+
+ private:
+  const QaDocuments& d_;
+  const Templates& t_;
+};
+
+}  // namespace
+
+std::unique_ptr<RulerTask> make_qa(const std::string& name, const RulerMaterials& m, const RulerOptions& o) {
+  const bool squad = name == "qa_squad";
+  const QaDocuments& d = squad ? m.squad : m.hotpot;
+  check(!d.questions.empty(), Exit::no_input, "eval: {} wants {} FILE, {}", name, squad ? "--squad" : "--hotpot",
+        squad ? "the development set of SQuAD 2.0 (dev-v2.0.json)" : "HotpotQA's development set, distractor setting");
+  return std::make_unique<Qa>(name, d, m, o);
+}
+
+}  // namespace ruler
+}  // namespace taper
