@@ -157,6 +157,8 @@ Var position_taper(const Var& alpha, int64_t B, int64_t T, const Packing& packin
                    double position_reference = 1);                       // [H] -> s [B,T,H]
 // -exp(p) dt s: p [H], dt [B,T,H] or [B,T,H,K], s [B,T,H] -> dt's shape, or s's. dt or s may be absent.
 Var log_decay(const Var& p, const Var& dt, const Var& s);
+// The same with s = position_taper(alpha, ...), which is not kept: alpha [H]. dt absent: 1, -> [B,T,H].
+Var tapered_log_decay(const Var& p, const Var& dt, const Var& alpha, int64_t B, int64_t T, const Packing& packing, double position_reference = 1);
 // RWKV-7's log-decay: -e^(-1/2) sigmoid(u + w0 - alpha log(t / position_reference)), u [B,T,D], w0 alpha [D] or absent.
 Var sigmoid_decay(const Var& u, const Var& w0, const Var& alpha, const Packing& packing, double position_reference = 1);
 

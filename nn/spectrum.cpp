@@ -87,9 +87,10 @@ Var HeadDecay::exponents(Tape& tape) const {
   return constant(even_);
 }
 
-Var HeadDecay::operator()(Tape& tape, const Var& dt, int64_t B, int64_t T, const Packing& packing) const {
+Var HeadDecay::operator()(Tape& tape, const Var& dt, int64_t B, int64_t T, const Packing& packing, bool fused) const {
   const Var p = rates(tape);
   const Var alpha = exponents(tape);
+  if (alpha && fused) return tapered_log_decay(p, dt, alpha, B, T, packing, config_.post_options.position_reference);
   Var s = alpha ? position_taper(alpha, B, T, packing, config_.post_options.position_reference) : Var{};
   if (!dt && !s) s = constant(full(p.value.device(), {B, T, config_.heads}, p.value.dtype(), 1));
   return log_decay(p, dt, s);

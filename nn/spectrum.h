@@ -41,7 +41,7 @@ class HeadDecay {
  public:
   HeadDecay(const ModelConfig& config, const Init& init, const char* delta_name, const Tensor& fixed = {});
   // dt [B,T,H] or [B,T,H,K]; absent: 1. -> l of dt's shape, or [B,T,H]
-  Var operator()(Tape& tape, const Var& dt, int64_t B, int64_t T, const Packing& packing) const;
+  Var operator()(Tape& tape, const Var& dt, int64_t B, int64_t T, const Packing& packing, bool fused) const;
   void each(const Visit& visit);
   // dt_bias [H] or [H K]: steps are softplus of it; absent: 1.
   std::vector<HeadSpectrum> report(const Tensor& dt_bias) const;

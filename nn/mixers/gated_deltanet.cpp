@@ -29,7 +29,7 @@ Var GatedDeltaNet::forward(Tape& tape, const Var& x, Pass& pass, MixerState* sta
   const Var q = l2_norm(in.q, l2_eps), k = l2_norm(in.k, l2_eps);
   const Var beta = sigmoid(widened(in.others[0]));                             // [B,T,H]
   const Var dt = softplus(add(widened(in.others[1]), leaf(tape, dt_bias_)));  // [B,T,H]
-  const Var log_a = decay_(tape, dt, B, T, pass.packing);                      // [B,T,H]
+  const Var log_a = decay_(tape, dt, B, T, pass.packing, pass.fused);                      // [B,T,H]
 
   const DeltaResult scan = delta_scan({.q = q, .k = k, .v = in.v, .log_a = log_a, .beta = beta,
                                        .initial = state ? state->recurrent : Var{}, .scale = 1 / std::sqrt(double(config_.head_dim))},

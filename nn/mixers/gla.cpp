@@ -38,7 +38,7 @@ Var Gla::forward(Tape& tape, const Var& x, Pass& pass, MixerState* state) const 
   Var log_a;  // [B,T,H,K]
   if (steps_) {
     const Var dt = softplus(add(widened(in.others[0]), leaf(tape, steps_->bias)));
-    log_a = steps_->decay(tape, reshape(dt, {B, T, H, K}), B, T, pass.packing);
+    log_a = steps_->decay(tape, reshape(dt, {B, T, H, K}), B, T, pass.packing, pass.fused);
   } else {  // log sigmoid(z) = -softplus(-z)
     log_a = reshape(scale(softplus(negate(widened(gate_->up(tape, in.others[0])))), -1 / gate_normalizer), {B, T, H, K});
   }

@@ -52,7 +52,7 @@ Var Mamba2::forward(Tape& tape, const Var& input, Pass& pass, MixerState* state)
   const ConvResult bc = causal_conv1d(small[0], taps[1], bias[1], before[1], pass.packing, true);
   const auto b_and_c = split(bc.y, {N, N});
   const Var dt = softplus(add(widened(small[1]), leaf(tape, dt_bias_)));  // [B,T,H]
-  const Var log_a = decay_(tape, dt, B, T, pass.packing);                 // [B,T,H]
+  const Var log_a = decay_(tape, dt, B, T, pass.packing, pass.fused);                 // [B,T,H]
 
   const SsdResult scan = ssd_scan({.x = reshape(x.y, {B, T, H, P}),
                                    .log_a = log_a,

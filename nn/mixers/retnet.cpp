@@ -26,7 +26,7 @@ Var RetNet::forward(Tape& tape, const Var& x, Pass& pass, MixerState* state) con
   const Attention::Inputs in = attention_.inputs(tape, x, pass.packing, state);
   const Var q = rotary(scale(in.q, 1 / std::sqrt(double(config_.head_dim))), pass.packing);
   const Var k = rotary(in.k, pass.packing);
-  const Var log_a = decay_(tape, {}, x.size(0), x.size(1), pass.packing);  // [B,T,H]
+  const Var log_a = decay_(tape, {}, x.size(0), x.size(1), pass.packing, pass.fused);  // [B,T,H]
   const SsdResult scan = ssd_scan({.x = in.v, .log_a = log_a, .b = k, .c = q, .dt = {}, .d = {}, .initial = state ? state->recurrent : Var{}},
                                   pass.packing);
   if (state) *state = {.recurrent = scan.final, .history = in.tails};

@@ -24,6 +24,25 @@ Var plain(const Var& p, const Var& dt, const Var& s) {
   return negate(multiply(product, rate));
 }
 
+// With exponents: beside position_taper and what it feeds.
+Example tapered_example(int64_t B, int64_t T, int64_t H, int64_t K, bool dt, double reference = 1) {
+  const auto apply = [=](auto&& op) {
+    return [=](const std::vector<Var>& in, const Packing& packing) {
+      return std::vector{op(in[0], dt ? in.back() : Var{}, in[1], packing)};
+    };
+  };
+  Example e{.name = fmt::format("B={} T={} H={} K={}{} alpha reference={}", B, T, H, K, dt ? " dt" : "", reference),
+            .inputs = {{.edge = "p", .shape = {H}}, {.edge = "alpha", .shape = {H}, .fill = uniform(0, 1)}},
+            .build = apply([=](const Var& p, const Var& steps, const Var& alpha, const Packing& packing) {
+              return tapered_log_decay(p, steps, alpha, steps ? steps.size(0) : B, steps ? steps.size(1) : T, packing, reference);
+            }),
+            .definition = apply([=](const Var& p, const Var& steps, const Var& alpha, const Packing& packing) {
+              return plain(p, steps, position_taper(alpha, B, T, packing, reference));
+            })};
+  if (dt) e.inputs.push_back({.edge = "dt", .shape = K ? Shape{B, T, H, K} : Shape{B, T, H}, .fill = uniform(0.01, 1), .time_axis = 1});
+  return e;
+}
+
 enum Given { dt_and_s, only_dt, only_s };
 
 // K = 0: one step size per head.
@@ -94,6 +113,25 @@ void equal_channels_are_their_head() {
   expect_same_bits(log_decay(p, spread(dt, 3), s).value, spread(log_decay(p, dt, s), 3).value, "log_decay of equal channels");
 }
 
+// Fused = composed, to the bit forward; and what alpha = 0 means.
+void exponents_are_the_taper() {
+  Device& cpu = open_device("cpu");
+  const int64_t B = 2, T = 9, H = 3;
+  Packing packing = make_packing(cpu, B, T, {{4}, {}});
+  packing.t0 = from_host<int64_t>(cpu, {B}, {5, 0});
+  const Var p = constant(from_doubles(cpu, {H}, Dtype::f32, std::vector<double>{-1.3, 0.2, 2.7}));
+  const Var alpha = constant(from_doubles(cpu, {H}, Dtype::f32, std::vector<double>{1, 0.37, 0}));
+  for (const Shape& shape : {Shape{B, T, H}, Shape{B, T, H, 5}}) {
+    std::vector<double> steps;
+    for (int64_t i = 0; i < shape.numel(); ++i) steps.push_back(0.1 + 0.037 * double(i * i % 23));
+    const Var dt = constant(from_doubles(cpu, shape, Dtype::f32, steps));
+    expect_same_bits(tapered_log_decay(p, dt, alpha, B, T, packing, 3).value,
+                     log_decay(p, dt, position_taper(alpha, B, T, packing, 3)).value, "log_decay with alpha, of position_taper");
+    const Var none = constant(zeros(cpu, {H}, Dtype::f32));
+    expect_same_bits(tapered_log_decay(p, dt, none, B, T, packing).value, log_decay(p, dt, {}).value, "log_decay with alpha = 0");
+  }
+}
+
 void refuses_bad_shapes() {
   Device& cpu = open_device("cpu");
   auto of = [&](const Shape& shape, Dtype dtype = Dtype::f32) { return constant(zeros(cpu, shape, dtype)); };
@@ -108,6 +146,11 @@ void refuses_bad_shapes() {
   expect_error([&] { log_decay(p, {}, of({2, 5, 3, 7})); }, s + "[B,T,3] to match p; got f32 [2,5,3,7]");
   expect_error([&] { log_decay(p, of({2, 5, 3, 7}), of({2, 5, 3, 7})); }, s + "[2,5,3] to match dt; got f32 [2,5,3,7]");
   expect_error([&] { log_decay(p, of({2, 5, 3}), of({2, 4, 3})); }, s + "[2,5,3] to match dt; got f32 [2,4,3]");
+  expect_error([&] { tapered_log_decay(p, of({2, 5, 3}), of({4}), 2, 5, {}); }, "log_decay: alpha must be f32 [3] to match p; got f32 [4]");
+  expect_error([&] { tapered_log_decay(p, of({2, 5, 3}), p, 2, 6, {}); }, "log_decay: dt must be [2,6,...]; got [2,5,3]");
+  expect_error([&] { tapered_log_decay(p, {}, p, 2, 6, {}, 0); }, "log_decay: the position reference must be > 0; got 0");
+  expect_error([&] { tapered_log_decay(p, {}, p, 1, 3, {.start = zeros(cpu, {1, 4}, Dtype::i32)}); },
+               "log_decay: packing start must be i32 [1,3]; got i32 [1,4]");
 }
 
 // The steps first: their rows are cut.
@@ -125,8 +168,16 @@ const RegisterCase registered{{
     .examples = {example(1, 1, 1, 0, dt_and_s), example(2, 7, 3, 0, dt_and_s), example(2, 33, 4, 0, only_dt),
                  example(1, 130, 6, 0, only_s), example(1, 1, 1, 1, dt_and_s), example(2, 7, 3, 5, dt_and_s),
                  example(2, 9, 2, 16, only_dt), example(1, 33, 4, 37, dt_and_s),
-                 example(2, 140, 24, 0, dt_and_s), example(1, 300, 2, 36, only_dt)},
-    .bench = {{.example = example(8, 2048, 24, 0, dt_and_s),
+                 example(2, 140, 24, 0, dt_and_s), example(1, 300, 2, 36, only_dt),
+                 tapered_example(1, 2, 1, 0, true), tapered_example(2, 7, 3, 0, true), tapered_example(2, 33, 4, 0, true, 16),
+                 tapered_example(1, 130, 6, 0, false), tapered_example(2, 7, 3, 5, true), tapered_example(1, 33, 4, 36, true, 8)},
+    .looks_back = true,
+    .bench = {{.example = tapered_example(8, 2048, 24, 0, true),
+               .forward_flops = 4.0 * 8 * 2048 * 24,
+               .forward_bytes = 8.0 * 8 * 2048 * 24,
+               .backward_flops = 8.0 * 8 * 2048 * 24,
+               .backward_bytes = 16.0 * 8 * 2048 * 24},
+              {.example = example(8, 2048, 24, 0, dt_and_s),
                .forward_flops = 2.0 * 8 * 2048 * 24,
                .forward_bytes = 12.0 * 8 * 2048 * 24,
                .backward_flops = 6.0 * 8 * 2048 * 24,
@@ -139,6 +190,7 @@ const RegisterCase registered{{
     .checks = {{"golden map", golden_map},
                {"s of one changes no bit", s_of_one_changes_no_bit},
                {"equal channels are their head", equal_channels_are_their_head},
+               {"exponents are the taper", exponents_are_the_taper},
                {"refuses bad shapes", refuses_bad_shapes}},
     .huge = {cut_example(huge_rows(64 * 4 * 96), 64, 4, 96), cut_example(huge_rows(2048 * 24), 2048, 24, 0)},
 }};
