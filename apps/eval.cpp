@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
+#include "apps/eval_length.h"
 #include "apps/eval_tasks.h"
 #include "apps/evaluate.h"
 #include "apps/sources.h"
@@ -20,6 +21,7 @@ struct Options {
   std::vector<int64_t> lengths, pairs;
   int64_t tokens = -1, batch = 0;
   TaskOptions tasks;
+  EvalLengthOptions by_position;
 };
 
 Json text_json(const Evaluation& e, int64_t length) {
@@ -82,8 +84,14 @@ void eval_command(CLI::App& program, Common& common) {
   app.add_option("--batch", o->batch, "Windows at a time (as many tokens as a training batch); of --tasks: questions (16)")->check(CLI::Range(int64_t(1), int64_t(1) << 20));
   app.add_option("--device", o->device, "auto, cpu or cuda:N (auto)");
   task_options(app, o->tasks);
+  eval_length_options(app, o->by_position);
   app.callback([=, &common] {
     common.chosen = [=, &common] {
+      if (EvalLengthOptions& b = o->by_position; b.chosen) {
+        check(o->tasks.tasks.empty(), Exit::usage, "eval: --by-position and --tasks are two evaluations; give one");
+        b.path = o->path, b.data = o->data, b.device = o->device, b.lengths = o->lengths, b.tokens = o->tokens, b.batch = o->batch;
+        return eval_length(b, common);
+      }
       if (o->tasks.tasks.empty()) return eval(*o, common);
       o->tasks.path = o->path, o->tasks.data = o->data, o->tasks.device = o->device, o->tasks.batch = o->batch, o->tasks.lengths = o->lengths;
       return eval_tasks(o->tasks, common);
