@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the configurations of each architecture: a small one, the published sizes, and the recall task.
+"""Writes the configurations of each architecture: a small one, the published sizes, the recall task, and prose.
 
 usage: configs.py [--check] [ROOT]     writes ROOT/configs; --check says which of them differ from what it would write
 
@@ -170,6 +170,51 @@ keep = 2
 every = 32
 """
 
+PROSE = """\
+# {title} of 30M parameters for a few million words of prose: `taper prepare TEXTS... --out data/prose --tokenizer FILE`
+# with GPT-2's tokenizer. 3000 steps of 16384 tokens; a window is 512, so that lengths to 16 times that can be asked for.
+[run]
+dir = "runs/prose_{stem}"
+seed = 1
+
+[model]
+arch = "{arch}"
+{post}d_model = 384
+layers = {layers}
+heads = 12
+{extra}train_length = 512
+
+[data]
+train = "data/prose"
+documents = "reset"
+sequence = 512
+
+[train]
+steps = 3000
+batch = 32
+clip = 1.0
+
+[optimizer]
+lr = 1e-3
+betas = {betas}
+weight_decay = 0.1
+
+[schedule]
+warmup = 0.05
+final_lr = 1e-5
+
+[eval]
+every = 250
+tokens = 262144
+
+[checkpoint]
+every = 500
+keep = 2
+
+[log]
+every = 25
+"""
+
 RATES = {"mamba2": "1e-3, 10^-2.5, 1e-2", "rwkv7": "10^-4.5, 1e-4, 10^-3.5", "gdn": "10^-3.5, 1e-3, 10^-2.5"}
 
 
@@ -203,7 +248,18 @@ def small(arch):
     return SMALL.format(title=NAMES[arch], arch=arch, layers=2 if arch in ("rwkv7", "gla", "retnet") else 4, extra=extra)
 
 
+def prose(arch, post):
+    stem = f"{arch}{'_post' if post else ''}"
+    return stem, PROSE.format(
+        title=NAMES[arch] + (" + PoST" if post else ""), stem=stem, arch=arch, post="post = true\n" if post else "",
+        layers=6 if arch == "rwkv7" else 11, extra={"mamba2": "d_state = 64\n"}.get(arch, ""), betas="[0.9, 0.99]" if arch == "rwkv7" else "[0.9, 0.95]")
+
+
 def files():
+    for arch in ("mamba2", "rwkv7"):
+        for post in (False, True):
+            stem, text = prose(arch, post)
+            yield f"configs/prose/{stem}.toml", text
     for arch in NAMES:
         yield f"configs/small_{arch}.toml", small(arch)
         for post in (False, True):
@@ -226,6 +282,7 @@ def main(arguments):
             print(f"configs: {len(list(files()))} files are current")
         return 1 if stale else 0
     for name, text in files():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     print(f"configs: {len(stale)} of {len(list(files()))} files written anew")
     return 0

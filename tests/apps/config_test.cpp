@@ -1,9 +1,9 @@
 // The configuration: what it accepts, what it refuses and in which words, and that writing loses nothing.
 #include "apps/config.h"
-#include "apps/sweep_config.h"
 
 #include <doctest/doctest.h>
 
+#include "apps/sweep_config.h"
 #include "tensor/error.h"
 
 using namespace taper;
@@ -133,7 +133,7 @@ TEST_CASE("config: every shipped configuration is accepted, with a model that ca
   for (const auto& entry : std::filesystem::recursive_directory_iterator(std::string(TAPER_SOURCE_DIR) + "/configs")) {
     if (entry.path().extension() != ".toml") continue;
     if (entry.path().parent_path().filename() == "sweeps") {
-      for (const SweepRun& run : load_sweep(entry.path()).runs) CHECK(run.config.data.task == "mqar");
+      CHECK(load_sweep(entry.path()).runs.size() >= 4);
       continue;
     }
     ModelConfig c = load_config(entry.path()).model;
@@ -141,5 +141,5 @@ TEST_CASE("config: every shipped configuration is accepted, with a model that ca
     CHECK_MESSAGE(LanguageModel(c, 0, open_device("plan")).parameter_count() > 0, entry.path().string());
     ++files;
   }
-  CHECK(files >= 57);
+  CHECK(files >= 61);
 }
