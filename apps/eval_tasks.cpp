@@ -87,6 +87,8 @@ void task_options(CLI::App& app, TaskOptions& o) {
   app.add_option("--limit", o.limit, "Tasks: only the first so many documents of each; 0: all (0), of RULER's 500 for each length")->check(CLI::Range(int64_t(0), int64_t(1) << 40));
   app.add_option("--output", o.output, "Tasks: a directory; results_<time>.json goes into OUTPUT/<model>, in the harness's form");
   app.add_flag("--samples", o.samples, "Tasks: every answer too, as samples_<task>_<time>.jsonl beside it")->needs("--output");
+  app.add_flag("--resume", o.resume, "Tasks: go on with the newest results of this model, settings and data in OUTPUT; what they hold is not evaluated again")
+      ->needs("--output");
   app.add_option("--max-length", o.max_length, "Tasks: tokens that the model reads at once; 0: no limit (2048)")->check(CLI::Range(int64_t(0), int64_t(1) << 40));
   app.add_option("--softmax", o.softmax, "Tasks: fp32, or bf16-emulate: rounded as by a program whose logits are bf16 (fp32)")
       ->check(CLI::IsMember({"fp32", "bf16-emulate"}));
@@ -142,23 +144,26 @@ int eval_tasks(const TaskOptions& o, const Common& common) {
                                     .softmax = o.softmax == "fp32" ? Softmax::fp32 : Softmax::bf16_emulate},
                           .bootstrap = o.bootstrap};
   Results results({.model = o.path, .checkpoint = trained.checkpoint.path.string(), .dtype = name(trained.model->dtype), .device = device.name(),
-                   .softmax = o.softmax, .tokenizer = tokenizer->identity(), .step = trained.checkpoint.step, .parameters = trained.model->parameter_count(),
-                   .batch = o.batch, .max_length = o.max_length, .limit = o.limit, .bootstrap = o.bootstrap}, o.output, o.samples);
+                   .softmax = o.softmax, .tokenizer = tokenizer->identity(), .bos = o.bos, .data = o.data, .step = trained.checkpoint.step, .parameters = trained.model->parameter_count(),
+                   .batch = o.batch, .max_length = o.max_length, .limit = o.limit, .bootstrap = o.bootstrap}, o.output, o.samples, o.resume);
   if (!common.json) fmt::print("{}", Results::head()), std::fflush(stdout);
-  for (size_t i = 0; i < tasks.size(); ++i) {
-    {
-      Ticker ticker(tasks[i]);
+  for (const std::string& task : tasks) {
+    const TaskResult* before = results.find(task);
+    if (before && (!is_ruler_task(task) || is_finished(*before, fitted[task], *materials, ruler_how))) {
+      fmt::print(stderr, "{}: in {} already\n", task, results.file().string());
+    } else {
+      Ticker ticker(task);
       const auto progress = [&](int64_t done, int64_t all) { ticker(done, all); };
-      if (is_ruler_task(tasks[i])) {
+      if (is_ruler_task(task)) {
         ruler_how.progress = progress;
         ruler_how.finished = [&](const TaskResult& so_far) { results.add(so_far); };
-        evaluate_ruler(writer, tasks[i], fitted[tasks[i]], *materials, ruler_how);
+        evaluate_ruler(writer, task, fitted[task], *materials, ruler_how);
       } else {
         options.score.progress = progress;
-        results.add(evaluate_zero_shot(predictor, coder, *find_zero_shot_task(tasks[i]), documents[tasks[i]], options));
+        results.add(evaluate_zero_shot(predictor, coder, *find_zero_shot_task(task), documents[task], options));
       }
     }
-    if (!common.json) fmt::print("{}", results.rows(i)), std::fflush(stdout);
+    if (!common.json) fmt::print("{}", results.rows(task)), std::fflush(stdout);
   }
   bool like = false;
   for (const auto& [task, lengths] : fitted) like = like || !lengths[0]->published();

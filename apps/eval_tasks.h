@@ -12,7 +12,7 @@ struct TaskOptions {
   std::vector<std::string> tasks;
   std::string path, data, device = "auto", output, softmax = "fp32", bos = "auto";
   int64_t limit = 0, max_length = 2048, batch = 0, bootstrap = 100000, seed = 0;
-  bool samples = false, compat = false;
+  bool samples = false, compat = false, resume = false;
   std::vector<int64_t> lengths;  // RULER
   std::vector<std::string> haystack;
   std::string adjectives, nouns, verbs, squad, hotpot, templates;  // files, and a directory

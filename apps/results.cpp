@@ -25,6 +25,13 @@ std::string date_text(double seconds) {  // "2026-01-31T23-59-59.000123", UTC
                      parts.tm_sec, int(std::floor((seconds - double(whole)) * 1e6)));
 }
 
+// What two evaluations must have in common for one to go on with the other's results.
+Json settings(const EvaluationFacts& f) {
+  return {{"model_args", "checkpoint=" + f.checkpoint}, {"model_num_parameters", f.parameters}, {"model_dtype", f.dtype}, {"step", f.step},
+          {"tokenizer", f.tokenizer}, {"bos", f.bos}, {"data", f.data}, {"softmax", f.softmax}, {"max_length", f.max_length},
+          {"limit", f.limit ? Json(f.limit) : Json(nullptr)}, {"bootstrap_iters", f.bootstrap}};
+}
+
 Json error_json(const Metric& m) { return m.error && std::isfinite(*m.error) ? Json(*m.error) : Json("N/A"); }
 
 }  // namespace
@@ -41,7 +48,7 @@ std::string sanitized(std::string_view model) {
   return name;
 }
 
-Results::Results(EvaluationFacts facts, const Path& output, bool samples) : facts_(std::move(facts)), samples_(samples), begin_(seconds_now()) {
+Results::Results(EvaluationFacts facts, const Path& output, bool samples, bool resume_newest) : facts_(std::move(facts)), samples_(samples), begin_(seconds_now()) {
   date_ = date_text(begin_);
   if (output.empty()) return;
   std::string name = sanitized(facts_.model);
@@ -51,6 +58,50 @@ Results::Results(EvaluationFacts facts, const Path& output, bool samples) : fact
   std::error_code error;
   std::filesystem::create_directories(directory_, error);
   check(!error, Exit::cannot_create, "eval: cannot create {}: {}", directory_.string(), error.message());
+  if (!resume_newest) return;
+  std::vector<Path> files;  // their names end in their times
+  for (const auto& entry : std::filesystem::directory_iterator(directory_, error))
+    if (entry.path().filename().string().starts_with("results_") && entry.path().extension() == ".json") files.push_back(entry.path());
+  std::ranges::sort(files, std::greater<>());
+  for (const Path& file : files)
+    if (resume(file)) return;
+}
+
+bool Results::resume(const Path& file) {
+  const Json j = Json::parse(read_file(file), nullptr, false);
+  if (j.is_discarded() || !j.is_object() || !j.contains("config") || !j["config"].is_object()) return false;
+  const Json wanted = settings(facts_);
+  for (const auto& [key, value] : wanted.items())
+    if (!j["config"].contains(key) || j["config"][key] != value) return false;
+  std::vector<TaskResult> results;
+  try {
+    for (const auto& [task, values] : j.at("results").items()) {
+      const Json& config = j.at("configs").at(task);
+      TaskResult r{.task = task, .kind = config.at("output_type").get<std::string>(), .version = j.at("versions").at(task).get<double>(), .metrics = {},
+                   .all = j.at("n-samples").at(task).at("original").get<int64_t>(), .used = j.at("n-samples").at(task).at("effective").get<int64_t>()};
+      for (const auto& [name, better] : j.at("higher_is_better").at(task).items()) {
+        const Json &value = values.at(name + ",none"), &error = values.at(name + "_stderr,none");
+        r.metrics.push_back({.name = name, .value = value.is_null() ? NAN : value.get<double>(), .error = {}, .higher_is_better = better.get<bool>()});
+        if (error.is_number()) r.metrics.back().error = error.get<double>();
+      }
+      for (const auto& [key, value] : config.items())
+        if (key != "task" && key != "output_type" && key != "num_fewshot" && key != "metadata") r.notes.push_back({key, value.dump()});
+      r.hash = j.at("task_hashes").at(task).get<std::string>();
+      results.push_back(std::move(r));
+    }
+  } catch (const Json::exception&) {
+    return false;  // not written by this program
+  }
+  results_ = std::move(results);
+  file_ = file;
+  const std::string name = file.stem().string();
+  date_ = name.substr(std::string("results_").size());
+  return true;
+}
+
+const TaskResult* Results::find(const std::string& task) const {
+  const auto found = std::ranges::find(results_, task, &TaskResult::task);
+  return found == results_.end() ? nullptr : &*found;
 }
 
 void Results::add(TaskResult result) {
@@ -87,7 +138,9 @@ std::string Results::json() const {
   }
   const double end = seconds_now();
   const EvaluationFacts& f = facts_;
-  const Json limit = f.limit ? Json(f.limit) : Json(nullptr);
+  Json config{{"model", "taper"}};
+  config.update(settings(f));
+  config.update({{"batch_size", f.batch}, {"batch_sizes", Json::array()}, {"device", f.device}, {"use_cache", nullptr}, {"gen_kwargs", nullptr}});
   return Json{{"results", results},
               {"group_subtasks", groups},
               {"configs", configs},
@@ -95,21 +148,7 @@ std::string Results::json() const {
               {"n-shot", shots},
               {"higher_is_better", better},
               {"n-samples", counts},
-              {"config",
-               {{"model", "taper"},
-                {"model_args", "checkpoint=" + f.checkpoint},
-                {"model_num_parameters", f.parameters},
-                {"model_dtype", f.dtype},
-                {"step", f.step},
-                {"tokenizer", f.tokenizer},
-                {"softmax", f.softmax},
-                {"batch_size", f.batch},
-                {"batch_sizes", Json::array()},
-                {"device", f.device},
-                {"use_cache", nullptr},
-                {"limit", limit},
-                {"bootstrap_iters", f.bootstrap},
-                {"gen_kwargs", nullptr}}},
+              {"config", config},
               {"git_hash", nullptr},
               {"taper_version", version},
               {"date", begin_},
@@ -126,8 +165,10 @@ std::string Results::json() const {
 
 std::string Results::head() { return fmt::format("{:<22} {:>7}  {:<16} {:>12}    {}\n", "task", "n", "metric", "value", "stderr"); }
 
-std::string Results::rows(size_t i) const {
-  const TaskResult& r = results_.at(i);
+std::string Results::rows(const std::string& task) const {
+  const TaskResult* found = find(task);
+  check(found != nullptr, "results: no task '{}'", task);
+  const TaskResult& r = *found;
   std::string text;
   for (const Metric& m : r.metrics)
     text += fmt::format("{:<22} {:>7}  {:<16} {:>12.4f}    {}\n", &m == &r.metrics.front() ? r.task : "", &m == &r.metrics.front() ? std::to_string(r.used) : "",

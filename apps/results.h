@@ -1,7 +1,8 @@
 // Results: what evaluations found, as the published harness's results file and as a table for people.
 //
 // The file is <output>/<model>/results_<time>.json, written again, whole, after every task: a job that dies keeps what it
-// had finished. Samples, where they are wanted, are samples_<task>_<time>.jsonl beside it.
+// had finished. Samples, where they are wanted, are samples_<task>_<time>.jsonl beside it. Resumed, the newest file of the
+// same model, settings and data goes on: what it holds need not be evaluated again.
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -31,22 +32,23 @@ struct TaskResult {
 };
 
 struct EvaluationFacts {  // of the model and the way it was asked
-  std::string model, checkpoint, dtype, device, softmax, tokenizer;
+  std::string model, checkpoint, dtype, device, softmax, tokenizer, bos, data;
   int64_t step = 0, parameters = 0, batch = 0, max_length = 0, limit = 0, bootstrap = 0;
 };
 
 class Results {
  public:
   // output: empty: nothing is written.
-  Results(EvaluationFacts facts, const Path& output, bool samples);
+  Results(EvaluationFacts facts, const Path& output, bool samples, bool resume);
   void add(TaskResult result);       // or what is known of it so far; writes
   std::string json() const;          // one object
   static std::string head();         // of the table
-  std::string rows(size_t i) const;  // of task i, a line per metric
-  size_t tasks() const { return results_.size(); }
+  std::string rows(const std::string& task) const;  // a line per metric
+  const TaskResult* find(const std::string& task) const;  // null: not evaluated yet
   const Path& file() const { return file_; }
 
  private:
+  bool resume(const Path& file);  // true: it is of the same settings, and was taken over
   EvaluationFacts facts_;
   std::string date_;
   Path directory_, file_;

@@ -12,6 +12,30 @@ namespace taper {
 
 using Json = nlohmann::ordered_json;
 
+namespace {
+
+// Into a task's configs: what its samples follow from.
+std::vector<std::pair<std::string, std::string>> notes_of(const RulerTask& t, const RulerMaterials& materials, const RulerEvaluation& how) {
+  return {{"templates", t.published() ? "\"ruler\"" : "\"ruler-like\""}, {"haystack", Json(materials.haystack.name()).dump()}, {"seed", std::to_string(how.seed)},
+          {"compat", how.compat ? "true" : "false"}};
+}
+
+std::string python_list(const std::vector<std::string>& all) {  // as Python's str() of a list of plain words
+  std::string text = "[";
+  for (const std::string& s : all) text += (text.size() > 1 ? ", '" : "'") + s + "'";
+  return text + "]";
+}
+
+}  // namespace
+
+bool is_finished(const TaskResult& before, const std::vector<std::unique_ptr<RulerTask>>& fitted, const RulerMaterials& materials, const RulerEvaluation& how) {
+  for (const int64_t length : how.lengths)
+    if (std::ranges::find(before.metrics, std::to_string(length), &Metric::name) == before.metrics.end()) return false;
+  for (const auto& note : notes_of(*fitted.at(0), materials, how))
+    if (std::ranges::find(before.notes, note) == before.notes.end()) return false;
+  return true;
+}
+
 std::vector<std::unique_ptr<RulerTask>> fit_ruler(const std::string& task, const RulerMaterials& materials, const RulerEvaluation& how) {
   std::vector<std::unique_ptr<RulerTask>> fitted;
   for (const int64_t length : how.lengths)
@@ -44,11 +68,11 @@ TaskResult evaluate_ruler(const Writer& writer, const std::string& task, const s
         longest = std::max(longest, n);
         scores.push_back(ruler_score(written[k], s.answers));
         any.push_back(scores.back() > 0);
-        const Json target = s.answers;
-        const std::string doc = sha256(Json{{"input", s.prompt}, {"outputs", target}}.dump(2, ' ', false, Json::error_handler_t::replace)), prompt = sha256(prompts[k]), wanted = sha256(target.dump());
+        const std::string target = python_list(s.answers);
+        const std::string doc = sha256(Json{{"input", s.prompt}, {"outputs", s.answers}}.dump(2, ' ', false, Json::error_handler_t::replace)), prompt = sha256(prompts[k]), wanted = sha256(target);
         hashes += doc + prompt + wanted;
         Json line{{"doc_id", begin + int64_t(k)},
-                  {"doc", {{"index", begin + int64_t(k)}, {"input", s.prompt}, {"outputs", target}, {"length", n}, {"max_length", length}, {"gen_prefix", s.prefix}}},
+                  {"doc", {{"index", begin + int64_t(k)}, {"input", s.prompt}, {"outputs", s.answers}, {"length", n}, {"max_length", length}, {"gen_prefix", s.prefix}}},
                   {"target", target},
                   {"arguments", {{"gen_args_0", {{"arg_0", prompts[k]}, {"arg_1", {{"do_sample", false}, {"max_gen_toks", t.new_tokens()}}}}}}},
                   {"resps", Json::array({Json::array({written[k]})})},
@@ -69,8 +93,8 @@ TaskResult evaluate_ruler(const Writer& writer, const std::string& task, const s
     result.all += count, result.used += count;
     lengths[name] = {{"samples", count}, {"size", t.size()}, {"mean_prompt_tokens", tokens.value() / double(count)}, {"longest_prompt_tokens", longest}, {"max_gen_toks", t.new_tokens()}};
     result.hash = sha256(hashes);
-    result.notes = {{"templates", t.published() ? "\"ruler\"" : "\"ruler-like\""}, {"haystack", Json(materials.haystack.name()).dump()}, {"seed", std::to_string(how.seed)},
-                    {"compat", how.compat ? "true" : "false"}, {"lengths", lengths.dump()}};
+    result.notes = notes_of(t, materials, how);
+    result.notes.push_back({"lengths", lengths.dump()});
     if (how.finished) how.finished(result);
   }
   return result;

@@ -29,4 +29,7 @@ std::vector<std::unique_ptr<RulerTask>> fit_ruler(const std::string& task, const
 TaskResult evaluate_ruler(const Writer& writer, const std::string& task, const std::vector<std::unique_ptr<RulerTask>>& fitted, const RulerMaterials& materials,
                           const RulerEvaluation& how);
 
+// An earlier result holds every length, of the same samples.
+bool is_finished(const TaskResult& before, const std::vector<std::unique_ptr<RulerTask>>& fitted, const RulerMaterials& materials, const RulerEvaluation& how);
+
 }  // namespace taper

@@ -128,3 +128,35 @@ TEST_CASE("eval --tasks: RULER needs no file; groups, the harness's names, and l
   write_file(t / "nouns", " ");
   refuses(t, eval({"--tasks", "niah", "--words-noun", t.dir("nouns")}), 65, "nouns: must hold words; it holds none");
 }
+
+TEST_CASE("eval --resume: what a results file holds is taken over, whole; other settings begin anew") {
+  const Trained t;
+  t.file("piqa.jsonl", "{\"goal\": \"slow\", \"sol1\": \"head\", \"sol2\": \"decays with\", \"label\": 1}\n{\"goal\": \"the\", \"sol1\": \"a\", \"sol2\": \"state\", \"label\": 1}\n");
+  t.file("text.jsonl", "{\"text\": \"state decays with position\"}\n");
+  const std::vector<std::string> all{"--tasks", "piqa,text,niah_single_1", "--length", "1024", "--limit", "2", "--output", t.dir("out"), "--json"};
+  const auto with = [&](std::vector<std::string> more) {
+    std::vector<std::string> a = all;
+    a.insert(a.end(), more.begin(), more.end());
+    return t.eval(a);
+  };
+  const auto files = [&] {
+    int64_t n = 0;
+    for (const auto& f : fs::recursive_directory_iterator(t / "out")) n += f.is_regular_file();
+    return n;
+  };
+  REQUIRE(run(t, t.eval({"--tasks", "piqa,niah_single_1", "--length", "1024", "--limit", "2", "--output", t.dir("out"), "--json"})).code == 0);
+  CHECK(files() == 1);
+  const Ended resumed = run(t, with({"--resume"}));
+  REQUIRE_MESSAGE(resumed.code == 0, resumed.err);
+  CHECK(resumed.err.find("piqa: in ") != std::string::npos);
+  CHECK(resumed.err.find("niah_single_1: in ") != std::string::npos);
+  CHECK(resumed.err.find("text: in ") == std::string::npos);
+  CHECK(files() == 1);
+  const Ended whole = run(t, with({}));  // without it: a file of its own
+  CHECK(files() == 2);
+  const auto a = nlohmann::json::parse(resumed.out), b = nlohmann::json::parse(whole.out);
+  for (const char* key : {"results", "task_hashes", "configs", "n-samples", "versions", "higher_is_better"}) CHECK_MESSAGE(a[key] == b[key], key);
+  CHECK(run(t, with({"--resume", "--softmax", "bf16-emulate"})).err.find("in ") == std::string::npos);
+  CHECK(files() == 3);
+  CHECK(run(t, with({"--resume", "--seed", "5"})).err.find("niah_single_1: in ") == std::string::npos);
+}

@@ -95,6 +95,7 @@ TEST_CASE("evaluate_ruler: shares, errors, notes, samples, and what is known aft
   CHECK_FALSE(s.contains("2048"));
   CHECK(s["1024"] == 0.0);
   CHECK(s["doc"]["outputs"].size() == 1);
+  CHECK(s["target"] == "['" + s["doc"]["outputs"][0].get<std::string>() + "']");
   CHECK(s["resps"][0][0] == "no");
   CHECK(s["arguments"]["gen_args_0"]["arg_0"].get<std::string>().ends_with(s["doc"]["gen_prefix"].get<std::string>()));
   CHECK(s["doc"]["length"].get<int64_t>() + 128 <= 1024);
@@ -104,4 +105,16 @@ TEST_CASE("evaluate_ruler: shares, errors, notes, samples, and what is known aft
   const auto lengths = nlohmann::json::parse(notes["lengths"]);
   CHECK(lengths["2048"]["longest_prompt_tokens"].get<int64_t>() + 128 <= 2048);
   CHECK(lengths["2048"]["samples"] == 10);
+}
+
+TEST_CASE("is_finished: every length, and the same samples") {
+  const RulerMaterials m{.templates = {}, .haystack = Haystack::synthetic(2000), .words = built_in_words(), .squad = {}, .hotpot = {}};
+  RulerEvaluation h = how({1024});
+  const auto fitted = fit_ruler("niah_single_1", m, h);
+  const TaskResult r = evaluate_ruler([](const std::vector<std::string>& p, int64_t) { return std::vector<std::string>(p.size()); }, "niah_single_1", fitted, m, h);
+  CHECK(is_finished(r, fitted, m, h));
+  RulerEvaluation more = how({1024, 2048});
+  CHECK_FALSE(is_finished(r, fitted, m, more));
+  h.seed = 1;
+  CHECK_FALSE(is_finished(r, fitted, m, h));
 }
