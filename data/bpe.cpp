@@ -19,19 +19,26 @@ uint64_t mixed(uint64_t x) {
   return x ^ x >> 29;
 }
 
-// Up to eight bytes as a number.
-uint64_t load(const char* p, size_t n) {
-  uint64_t x = 0;
-  std::memcpy(&x, p, n);
+template <class T>
+uint64_t load(const char* p) {
+  T x;
+  std::memcpy(&x, p, sizeof x);
   return x;
+}
+
+// Up to eight bytes as a number, in two looks that may overlap: a copy of a length that is not fixed is a call.
+uint64_t load_few(const char* p, size_t n) {
+  if (n >= 4) return load<uint32_t>(p + n - 4) << 32 | load<uint32_t>(p);
+  if (n >= 2) return load<uint16_t>(p + n - 2) << 16 | load<uint16_t>(p);
+  return n ? uint8_t(*p) : 0;
 }
 
 uint64_t hash_of(std::string_view s) {
   uint64_t h = s.size() * 0xff51afd7ed558ccdu;
   const char* p = s.data();
   size_t n = s.size();
-  for (; n > 8; p += 8, n -= 8) h = mixed(h ^ load(p, 8)) * 0xc4ceb9fe1a85ec53u;
-  return mixed(h ^ load(p, n));
+  for (; n > 8; p += 8, n -= 8) h = mixed(h ^ load<uint64_t>(p)) * 0xc4ceb9fe1a85ec53u;
+  return mixed(h ^ load_few(p, n));
 }
 
 uint64_t key_of(int32_t left, int32_t right) { return (uint64_t(uint32_t(left)) << 32 | uint32_t(right)) + 1; }

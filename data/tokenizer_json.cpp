@@ -131,6 +131,8 @@ class Reader {
     pre_tokenizer(root.at("pre_tokenizer"), 0);
     check(byte_level_, Exit::bad_data, "{}: ByteLevel is wanted, as the last step; without it a tokenizer is not supported",
           root.at("pre_tokenizer").where());
+    const Node vocab = root.at("model").object().at("vocab").object();
+    most_ids_ = vocab.json().size() + (root.has("added_tokens") ? root.at("added_tokens").json().size() : 0);
     model(root.at("model"));
     if (root.has("added_tokens")) added_tokens(root.at("added_tokens"));
     for (size_t id = 0; id < known_.size(); ++id)
@@ -216,6 +218,7 @@ class Reader {
   }
 
   void set(int32_t id, const std::string& token, const Node& n) {
+    if (size_t(id) >= most_ids_) n.refuse(fmt::format("id {} is too large: the ids of {} tokens are 0 to {}", id, most_ids_, most_ids_ - 1));
     if (size_t(id) >= known_.size()) {
       known_.resize(size_t(id) + 1);
       parts.bytes.resize(size_t(id) + 1);
@@ -227,8 +230,8 @@ class Reader {
   }
 
   void vocab(const Node& n) {
-    n.object();
     const ByteLetters letters;
+    ids_.reserve(2 * n.json().size());
     for (const auto& [token, value] : n.json().items()) {
       const Node entry(value, fmt::format("{}[{}]", n.where(), Json(token).dump(-1, ' ', true).substr(0, 60)));
       const int32_t id = entry.id();
@@ -248,6 +251,8 @@ class Reader {
   void merges(const Node& n) {
     if (!n.json().is_array()) n.wanted("an array");
     std::unordered_map<uint64_t, size_t> seen;
+    seen.reserve(2 * n.json().size());
+    parts.merges.reserve(n.json().size());
     for (size_t i = 0; i < n.json().size(); ++i) {
       const Json& m = n.json()[i];
       const auto refuse = [&](std::string_view what) { fail(Exit::bad_data, "{}[{}]: {}; got {}", n.where(), i, what, m.dump(-1, ' ', true).substr(0, 60)); };
@@ -343,6 +348,7 @@ class Reader {
   }
 
   bool byte_level_ = false;
+  size_t most_ids_ = 0;
   std::vector<bool> known_;                        // ids that have a token
   std::unordered_map<std::string, int32_t> ids_;  // of each token as it is written
 };

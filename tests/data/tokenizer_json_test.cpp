@@ -391,7 +391,12 @@ TEST_CASE("a file that contradicts itself is refused with the place") {
   j = base;
   j["model"]["vocab"].erase("a");
   refuses(j, ".model.vocab: every byte of UTF-8 must be a token; 0x61 is none");
-  spoilt("/added_tokens/0/id", 258, ": the ids 0 to 258 are wanted, each of one token; 257 has none");
+  spoilt("/added_tokens/0/id", 258, ".added_tokens[0]: id 258 is too large: the ids of 258 tokens are 0 to 257");
+  spoilt("/model/vocab/a", 1000000, ".model.vocab[\"a\"]: id 1000000 is too large: the ids of 258 tokens are 0 to 257");
+  j = base;  // one token is in both lists, so that there are fewer ids than entries
+  j["added_tokens"][0]["id"] = 258;
+  j["added_tokens"].push_back({{"id", 97}, {"content", "a"}});
+  refuses(j, ": the ids 0 to 258 are wanted, each of one token; 257 has none");
   spoilt("/model/merges", "a b", ".model.merges: an array is wanted; got \"a b\"");
   const auto merge = [&](const Json& m, const std::string& message) { spoilt("/model/merges/1", m, ".model.merges[1]: " + message); };
   merge("a", "two tokens and a space between them are wanted; got \"a\"");
