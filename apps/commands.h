@@ -45,6 +45,7 @@ void eval_command(CLI::App& program, Common& common);
 void generate_command(CLI::App& program, Common& common);
 void audit_command(CLI::App& program, Common& common);
 void info_command(CLI::App& program, Common& common);
+void report_command(CLI::App& program, Common& common);
 void bench_command(CLI::App& program, Common& common);
 void convert_command(CLI::App& program, Common& common);
 void sweep_command(CLI::App& program, Common& common);

@@ -117,6 +117,12 @@ Config parse_config(const std::string& text, const std::string& name, const std:
 // The complete configuration as TOML: parse_config(write_config(c)) == c.
 std::string write_config(const Config& config);
 
+// Every key that applies, "section.key" and its value as write_config() writes it, in file order.
+struct Setting {
+  std::string key, value;
+};
+std::vector<Setting> settings(const Config& config);
+
 // The keys in which two configurations differ, in file order, as "section.key: was -> is".
 struct Difference {
   std::string key, before, after;

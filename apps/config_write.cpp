@@ -44,16 +44,17 @@ struct Writer {
   }
 };
 
-struct Lister {  // "section.key" and its text, every key
-  std::vector<std::pair<std::string, std::string>> keys = {};
+struct Lister {  // "section.key" and its text; every key, or those that apply
+  bool all = true;
+  std::vector<Setting> keys = {};
   std::string name = {};
-  bool section(const char* s, bool = true) {
+  bool section(const char* s, bool applies = true) {
     name = s;
-    return true;
+    return all || applies;
   }
   template <class T>
   void operator()(const char* key, const T& value, const Rule&) {
-    keys.emplace_back(name + "." + key, text_of(value));
+    keys.push_back({name + "." + key, text_of(value)});
   }
 };
 
@@ -71,8 +72,14 @@ std::vector<Difference> differences(const Config& before, const Config& after) {
   each_key(after, b);
   std::vector<Difference> found;
   for (size_t i = 0; i < a.keys.size(); ++i)
-    if (a.keys[i].second != b.keys[i].second) found.push_back({a.keys[i].first, a.keys[i].second, b.keys[i].second});
+    if (a.keys[i].value != b.keys[i].value) found.push_back({a.keys[i].key, a.keys[i].value, b.keys[i].value});
   return found;
+}
+
+std::vector<Setting> settings(const Config& config) {
+  Lister lister{.all = false};
+  each_key(config, lister);
+  return lister.keys;
 }
 
 }  // namespace taper

@@ -36,8 +36,8 @@ int run(int argc, char** argv) {
   program.add_option("--threads", threads, "Threads of the CPU device (default: the cores this process may use)")
       ->check(CLI::Range(1, 4096));
   program.add_flag("--sync-every-op", wait, "Wait for each kernel, so that a fault inside one is reported with its name; slow");
-  for (auto* add : {prepare_command, tokenize_command, train_command, eval_command, generate_command, audit_command, info_command, bench_command,
-                    convert_command, sweep_command})
+  for (auto* add : {prepare_command, tokenize_command, train_command, eval_command, generate_command, audit_command, info_command, report_command,
+                    bench_command, convert_command, sweep_command})
     add(program, common);
   try {
     program.parse(argc, argv);

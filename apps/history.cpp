@@ -1,0 +1,258 @@
+// History: the logs of a run, line by line; its evaluations' files; its name.
+#include "apps/history.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "nn/model.h"
+#include "tensor/error.h"
+
+namespace taper {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+
+double number_or_nan(const Json& object, const char* key) {
+  const auto at = object.find(key);
+  return at != object.end() && at->is_number() ? at->get<double>() : nan;
+}
+int64_t whole(const Json& object, const char* key) {  // throws Json::exception where it is none
+  const Json& n = object.at(key);
+  if (!n.is_number_integer()) throw Json::type_error::create(302, "no integer", &object);
+  return n.get<int64_t>();
+}
+
+// Calls line(number, text) for each line of the file; the last also where it does not end in a newline, then with whole = false.
+template <class F>
+void each_line(const Path& path, F&& line) {
+  const FileReader file(path);
+  constexpr size_t block = 1 << 20;
+  std::string text, buffer;
+  int64_t number = 0;
+  for (uint64_t at = 0; at < file.size();) {
+    buffer.resize(size_t(std::min<uint64_t>(block, file.size() - at)));
+    file.read(at, buffer.data(), buffer.size());
+    at += buffer.size();
+    text += buffer;
+    size_t begin = 0;
+    for (size_t end; (end = text.find('\n', begin)) != text.npos; begin = end + 1) line(++number, std::string_view(text).substr(begin, end - begin), true);
+    text.erase(0, begin);
+  }
+  if (!text.empty()) line(++number, text, false);
+}
+
+// A log of JSON objects. take(object) throws Json::exception where the object is not what it should be.
+template <class F>
+void read_log(History& run, const char* name, bool expected, F&& take) {
+  const Path path = run.dir / name;
+  std::error_code error;
+  if (!fs::exists(path, error)) {
+    if (expected) run.notes.push_back(fmt::format("{}: is not there yet", name));
+    return;
+  }
+  int64_t first_bad = 0, bad = 0;
+  try {
+    each_line(path, [&](int64_t number, std::string_view line, bool whole_line) {
+      try {
+        const Json object = Json::parse(line);
+        if (!object.is_object()) throw Json::type_error::create(302, "no object", &object);
+        take(object);
+      } catch (const Json::exception&) {
+        if (!whole_line) {
+          run.notes.push_back(fmt::format("{}: the last line is not whole: the run is being written, or was cut off; left out", name));
+        } else if (!line.empty()) {
+          if (!bad++) first_bad = number;
+        }
+      }
+    });
+  } catch (const Error& e) {
+    run.notes.push_back(fmt::format("{}: not read to its end: {}", name, e.what()));
+  }
+  if (bad)
+    run.notes.push_back(fmt::format("{}:{}: not a line of this log{}; left out", name, first_bad, bad > 1 ? fmt::format(" (nor are {} more)", bad - 1) : ""));
+}
+
+// Lines of a step already there are of a time that a resumed run did not count.
+template <class T>
+void take_back(std::vector<T>& all, int64_t step) {
+  while (!all.empty() && all.back().step >= step) all.pop_back();
+}
+
+History::Evaluation evaluation_of(int64_t step, const Json& eval) {
+  History::Evaluation e{.step = step, .loss = nan, .bits_per_byte = nan, .buckets = {}, .recalls = {}};
+  if (eval.is_array()) {
+    for (const Json& r : eval)
+      e.recalls.push_back({.length = whole(r, "length"), .pairs = whole(r, "pairs"), .loss = number_or_nan(r, "loss"), .accuracy = number_or_nan(r, "accuracy")});
+    return e;
+  }
+  e.loss = number_or_nan(eval, "loss");
+  e.bits_per_byte = number_or_nan(eval, "bits_per_byte");
+  if (eval.contains("by_position"))
+    for (const Json& b : eval.at("by_position")) e.buckets.push_back({.begin = whole(b, "begin"), .end = whole(b, "end"), .loss = number_or_nan(b, "loss")});
+  return e;
+}
+
+void read_metrics(History& run) {
+  int64_t again = 0, lost = 0;
+  read_log(run, "metrics.jsonl", true, [&](const Json& line) {
+    const int64_t step = whole(line, "step");
+    if (line.contains("eval")) {
+      const History::Evaluation e = evaluation_of(step, line.at("eval"));
+      take_back(run.evaluations, step);
+      run.evaluations.push_back(e);
+      return;
+    }
+    const History::Step s{.step = step, .tokens = whole(line, "tokens"), .loss = number_or_nan(line, "loss"), .norm = number_or_nan(line, "norm"),
+                          .lr = number_or_nan(line, "lr")};
+    const size_t before = run.steps.size();
+    take_back(run.steps, step);
+    if (run.steps.size() < before && !again++) lost = step;
+    run.steps.push_back(s);
+  });
+  if (again) run.notes.push_back(fmt::format("metrics.jsonl: goes back to step {}{}; what it says later counts", lost, again > 1 ? ", and again" : ""));
+  int64_t bad = 0, first = 0;
+  for (const History::Step& s : run.steps)
+    if (!std::isfinite(s.loss) || !std::isfinite(s.norm))
+      if (!bad++) first = s.step;
+  if (bad) run.notes.push_back(fmt::format("loss or gradient was not finite at {} logged step{}, first at step {}", bad, bad > 1 ? "s" : "", first));
+}
+
+std::vector<double> numbers(const Json& list) {
+  std::vector<double> out;
+  for (const Json& n : list) {
+    if (!n.is_number() && !n.is_null()) throw Json::type_error::create(302, "no number", &list);
+    out.push_back(n.is_number() ? n.get<double>() : nan);
+  }
+  return out;
+}
+
+void read_spectra(History& run) {
+  read_log(run, "spectra.jsonl", false, [&](const Json& line) {
+    History::Spectrum s{.step = whole(line, "step"), .layers = {}};
+    for (const Json& layer : line.at("layers")) {
+      s.layers.push_back({.rate = numbers(layer.at("rate")), .time_constant = numbers(layer.at("time_constant")), .alpha = numbers(layer.at("alpha"))});
+      const History::Layer& l = s.layers.back();
+      if (l.rate.empty() || l.time_constant.size() != l.rate.size() || l.alpha.size() != l.rate.size())
+        throw Json::type_error::create(302, "of different lengths", &layer);
+    }
+    if (!run.spectra.empty() && run.spectra.back().layers.size() != s.layers.size()) throw Json::type_error::create(302, "other layers", &line);
+    take_back(run.spectra, s.step);
+    run.spectra.push_back(s);
+  });
+}
+
+// Seconds count from zero in each process; its first line holds what is done once, and is no speed.
+void read_timings(History& run) {
+  const double per_step = run.steps.empty() ? nan : double(run.steps.back().tokens) / double(run.steps.back().step);
+  double before = 0, offset = 0;   // of this process: seconds at its last line; of all before it
+  bool fresh = true;               // the next line is the first of a process
+  double counted = 0;              // seconds at the last line that has a speed, so that short steps are measured together
+  int64_t counted_step = 0;
+  read_log(run, "timings.jsonl", false, [&](const Json& line) {
+    const int64_t step = whole(line, "step");
+    const double seconds = number_or_nan(line, "seconds");
+    if (!(seconds >= 0)) throw Json::type_error::create(302, "no seconds", &line);
+    if (seconds < before || (!run.speeds.empty() && step <= run.speeds.back().step)) {
+      take_back(run.speeds, step);
+      offset = run.speeds.empty() ? 0 : run.speeds.back().seconds;
+      fresh = true;
+    }
+    before = seconds;
+    History::Speed s{.step = step, .seconds = offset + seconds, .tokens_per_second = nan};
+    if (fresh) {
+      counted = seconds, counted_step = step;
+    } else if (seconds - counted >= 0.05) {
+      s.tokens_per_second = double(step - counted_step) * per_step / (seconds - counted);
+      counted = seconds, counted_step = step;
+    }
+    fresh = false;
+    run.speeds.push_back(s);
+  });
+}
+
+void read_scores(History& run) {
+  std::vector<Path> files;
+  std::error_code error;
+  for (fs::recursive_directory_iterator i(run.dir, error), end; !error && i != end; i.increment(error)) {
+    if (i->path().filename() == "checkpoints" || i.depth() > 4) i.disable_recursion_pending();
+    const std::string name = i->path().filename().string();
+    if (name.starts_with("results") && name.ends_with(".json")) files.push_back(i->path());
+  }
+  // Names end in the time: results_2026-01-31T12-00-00.json.
+  std::ranges::sort(files, {}, [](const Path& p) { return std::pair(p.filename().string(), p.string()); });
+  for (const Path& file : files) {
+    const std::string who = file.lexically_relative(run.dir).string();
+    try {
+      const Json all = Json::parse(read_file(file));
+      std::vector<History::Score> found;
+      for (const auto& [task, values] : all.at("results").items())
+        for (const auto& [key, value] : values.items()) {
+          const size_t comma = key.find(',');
+          if (comma == key.npos || !value.is_number() || key.substr(0, comma).ends_with("_stderr")) continue;
+          History::Score s{.task = task, .metric = key.substr(0, comma), .filter = key.substr(comma + 1), .value = value.get<double>(), .higher_is_better = {}};
+          s.error = number_or_nan(values, (s.metric + "_stderr," + s.filter).c_str());
+          const auto part = [&](const char* section) { return all.contains(section) && all[section].is_object() ? all[section].value(task, Json()) : Json(); };
+          if (const Json n = part("n-shot"); n.is_number_integer()) s.shots = n.get<int>();
+          if (const Json n = part("n-samples"); n.is_object() && n.contains("effective") && n["effective"].is_number_integer()) s.samples = n["effective"].get<int64_t>();
+          if (const Json h = part("higher_is_better"); h.is_object() && h.contains(s.metric) && h[s.metric].is_boolean()) s.higher_is_better = h[s.metric].get<bool>();
+          found.push_back(s);
+        }
+      std::erase_if(run.scores, [&](const History::Score& old) { return std::ranges::any_of(found, [&](const auto& s) { return s.task == old.task; }); });
+      run.scores.insert(run.scores.end(), found.begin(), found.end());
+    } catch (const Json::exception&) {
+      run.notes.push_back(fmt::format("{}: not a file of results; left out", who));
+    } catch (const Error& e) {
+      run.notes.push_back(fmt::format("{}: {}", who, e.what()));
+    }
+  }
+}
+
+}  // namespace
+
+History read_history(const Path& dir) {
+  History run{.dir = dir, .name = dir.string(), .config = {}, .steps = {}, .evaluations = {}, .spectra = {}, .speeds = {}, .scores = {}, .notes = {}};
+  std::error_code error;
+  check(fs::is_directory(dir, error), Exit::no_input, "report: {}: no such run", dir.string());
+  const bool configured = fs::exists(dir / "config.toml", error);
+  check(configured || fs::exists(dir / "metrics.jsonl", error), Exit::no_input,
+        "report: {}: a run's directory is wanted; it has neither config.toml nor metrics.jsonl", dir.string());
+  if (!configured) run.notes.push_back("config.toml: is not there");
+  else try {
+      run.config = load_config(dir / "config.toml");
+      run.config->run.dir = "";  // where it lies now, not where it was made
+      if (run.config->model.vocab > 0) run.parameters = LanguageModel(run.config->model, 0, open_device("plan")).parameter_count();
+    } catch (const Error& e) {
+      run.notes.push_back(fmt::format("config.toml: not understood: {}", e.what()));
+    }
+  read_metrics(run);
+  read_spectra(run);
+  read_timings(run);
+  read_scores(run);
+  return run;
+}
+
+void name_runs(std::vector<History>& runs) {
+  const auto tail = [](const Path& dir, size_t parts) {
+    std::error_code error;
+    Path path = fs::weakly_canonical(dir, error);
+    if (error) path = dir;
+    std::string name = path.filename().string();
+    for (size_t i = 1; i < parts && path.has_parent_path() && path.parent_path() != path; ++i) {
+      path = path.parent_path();
+      if (!path.filename().empty()) name = path.filename().string() + "/" + name;
+    }
+    return name;
+  };
+  for (History& run : runs)
+    for (size_t parts = 1; parts < 64; ++parts) {
+      run.name = tail(run.dir, parts);
+      if (std::ranges::count_if(runs, [&](const History& other) { return tail(other.dir, parts) == run.name; }) == 1) break;
+    }
+}
+
+}  // namespace taper
