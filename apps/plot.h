@@ -44,7 +44,7 @@ struct Axis {
 Axis linear_axis(std::string title, double low, double high, int about = 5);
 // Ticks at powers of ten, where there are few also at 2 and 5 times them. low and high > 0.
 Axis log_axis(std::string title, double low, double high);
-Axis widened(Axis axis);  // to the next ticks outside, so that curves do not touch the frame
+Axis widened(Axis axis);  // to the next tick outside, or half way to it, so that curves do not touch the frame
 
 // At most about 4 * buckets points that look the same: of each of `buckets` equal pieces of the axis the first, the lowest, the
 // highest and the last, in order, and one gap where there are some.

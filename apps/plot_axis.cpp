@@ -33,6 +33,13 @@ Suffix suffix_of(double x) {
   return x >= 999.95e9 ? Suffix{1e12, "T"} : x >= 999.95e6 ? Suffix{1e9, "B"} : x >= 999.95e3 ? Suffix{1e6, "M"} : Suffix{1e3, "k"};
 }
 
+// How many decimals ticks need that lie `step` apart, in this unit.
+int decimals_for(double step, double unit) {
+  const int decimals = std::clamp(-exponent_of(step / unit * 1.0000001), 0, 9);
+  const double whole = step / unit * std::pow(10, decimals);
+  return decimals + (std::abs(whole - std::round(whole)) > 1e-6);  // 2.5, 0.25
+}
+
 // A tick of an axis whose ticks lie `step` apart and reach up to `most`.
 std::string tick_text(double x, double step, double most) {
   if (std::abs(x) < step * 1e-6) return "0";
@@ -41,14 +48,13 @@ std::string tick_text(double x, double step, double most) {
     return minus_sign(fmt::format("{:.3g}", x / std::pow(10, e))) + "×10" + superscript(e);
   }
   const Suffix s = suffix_of(most);
-  const int decimals = std::clamp(-exponent_of(step / s.unit * 1.0000001), 0, 9);
-  const double half = step / s.unit * std::pow(10, decimals);
-  const int more = std::abs(half - std::round(half)) > 1e-6 ? 1 : 0;  // 2.5, 0.25
-  return minus_sign(fmt::format("{:.{}f}{}", x / s.unit, decimals + more, s.text));
+  return minus_sign(fmt::format("{:.{}f}{}", x / s.unit, decimals_for(step, s.unit), s.text));
 }
 
+// Fine ticks only where they need no more decimals than the coarse ones.
 void add_ticks(Axis& axis, double step, bool fine, double coarse) {
-  const double most = std::max(std::abs(axis.low), std::abs(axis.high));
+  const double most = std::max(std::abs(axis.low), std::abs(axis.high)), unit = suffix_of(most).unit;
+  if (fine && decimals_for(step, unit) > decimals_for(coarse, unit)) return;
   const int64_t first = int64_t(std::ceil(axis.low / step - 1e-6)), last = int64_t(std::floor(axis.high / step + 1e-6));
   for (int64_t i = first; i <= last; ++i) {
     const double at = double(i) * step, of_coarse = at / coarse;
@@ -156,7 +162,8 @@ Axis widened(Axis axis) {
   }
   double step = std::numeric_limits<double>::infinity(), before = std::numeric_limits<double>::quiet_NaN();
   for (const Tick& t : axis.ticks) {
-    if (std::isfinite(before)) step = std::min(step, t.at - before);
+    if (t.fine) continue;
+    if (std::isfinite(before)) step = std::min(step, (t.at - before) / 2);
     before = t.at;
   }
   if (!std::isfinite(step)) return axis;

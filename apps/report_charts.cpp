@@ -273,7 +273,7 @@ std::string position_section(const std::vector<History>& runs) {
   Range range;
   double longest = 1;
   std::set<std::pair<int64_t, int64_t>> rows;
-  std::string steps;
+  std::vector<std::string> steps;
   std::vector<std::pair<size_t, const History::Evaluation*>> last;
   for (size_t r = 0; r < runs.size(); ++r) {
     const auto e = std::find_if(runs[r].evaluations.rbegin(), runs[r].evaluations.rend(), [](const auto& one) { return !one.buckets.empty(); });
@@ -287,7 +287,7 @@ std::string position_section(const std::vector<History>& runs) {
     range.add(s.points);
     chart.series.push_back(s);
     last.emplace_back(r, &*e);
-    steps += fmt::format("{}{}", steps.empty() ? "" : ", ", grouped(e->step));
+    if (std::ranges::find(steps, grouped(e->step)) == steps.end()) steps.push_back(grouped(e->step));
   }
   if (range.empty()) return "";
   chart.x = log_axis("position in the window, tokens", 1, std::max(2.0, longest));
@@ -302,7 +302,7 @@ std::string position_section(const std::vector<History>& runs) {
     }
     body += "</tr>";
   }
-  const std::string caption = fmt::format("Held-out text at the last evaluation (step {}), in buckets of positions that double.", steps);
+  const std::string caption = fmt::format("Held-out text at the last evaluation (step {}), in buckets of positions that double.", fmt::join(steps, ", "));
   return section("positions", "Loss by position",
                  fmt::format("<figure>{}<figcaption class=\"caption\">{}</figcaption>{}</figure>", svg(chart), caption,
                              details("As a table", fmt::format("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>", head, body))));

@@ -89,7 +89,7 @@ std::string runs_section(const Runs& runs) {
   add("bits per byte", [](const History& r) { return fixed(last_held_out(r).bits, 4); }, [](const History& r) { return last_held_out(r).bits; });
   add("accuracy", [](const History& r) { return std::isfinite(last_accuracy(r)) ? fixed(100 * last_accuracy(r), 2) + "%" : "–"; }, [](const History& r) { return -last_accuracy(r); });
   add("tokens/s", [](const History& r) { return short_number(median_speed(r)); }, nullptr);
-  add("time in steps", [](const History& r) { return r.speeds.empty() ? "–" : duration_text(r.speeds.back().seconds); }, nullptr);
+  add("time", [](const History& r) { return r.speeds.empty() ? "–" : duration_text(r.speeds.back().seconds); }, nullptr);
 
   std::string head = "<th scope=\"col\">run</th><th scope=\"col\">model</th>", body;
   for (const Column& c : columns) head += fmt::format("<th class=\"n\" scope=\"col\">{}</th>", c.name);

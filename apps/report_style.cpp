@@ -52,7 +52,7 @@ figure + figure, .facets { margin-top: 18px; }
 .row.maps { grid-template-columns: repeat(auto-fill, minmax(min(100%, 320px), 1fr)); margin-top: 18px; }
 .facets { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 230px), 1fr)); gap: 4px 14px; }
 .plot { padding: 26px 8px 42px 46px; position: relative; }
-.plot.ends { padding-right: calc(var(--n) * 7.1px + 32px); }
+.plot.ends { padding-right: calc(var(--n) * 8px + 32px); }
 .plot.heat { padding: 22px 8px 0 32px; }
 .facets .plot { padding: 24px 6px 38px 42px; }
 .row text.fine, .facets text.fine { display: none; }
@@ -155,7 +155,8 @@ details > .scroll { margin-top: 8px; }
   h2, h3, summary { break-after: avoid; }
   .scroll { overflow: visible; margin: 0; padding: 0; }
   th, td { white-space: normal; font-size: 9.5pt; padding-right: 10px; }
-  .facets { grid-template-columns: repeat(3, 1fr); }
+  .facets { grid-template-columns: repeat(4, 1fr); }
+  main { padding-right: 5mm; }
 }
 )css";
 

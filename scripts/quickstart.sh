@@ -82,5 +82,7 @@ row "held-out bits per byte, windows of $((4 * length)) (4x)" "$(bits mamba2 2)"
 unigram=$(numbers unigram_bits_per_byte "$directory/prepare.json" | cut -c1-6)
 row "unigram entropy of the bytes, to compare" "$unigram" "$unigram"
 row "training tokens per second" $(for model in "${models[@]}"; do numbers tokens_per_second "$directory/$model.train.json" | cut -d. -f1; done)
+"$taper" report "$directory/mamba2" "$directory/mamba2_post" -o "$directory/report.html" --title "Quickstart: Mamba-2 and Mamba-2 + PoST" > /dev/null
 echo
 echo "quickstart: done in $SECONDS s, $built of them building; the runs are in $directory"
+echo "curves, spectra and all settings: open $directory/report.html in a browser"

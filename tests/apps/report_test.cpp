@@ -97,7 +97,7 @@ TEST_CASE("report: a run's page holds its curves at the coordinates of its numbe
 
   CHECK(has(page, "<td class=\"n\" data-name=\"steps\"><span>40</span></td>"));
   CHECK(has(page, "<td class=\"n\" data-name=\"tokens/s\"><span>10</span></td>"));
-  CHECK(has(page, "<td class=\"n\" data-name=\"time in steps\"><span>54s</span></td>"));
+  CHECK(has(page, "<td class=\"n\" data-name=\"time\"><span>54s</span></td>"));
   CHECK(!has(page, "elsewhere"));  // where the run was made is not where it is
 
   // The same again is the same page; the file is replaced whole.
