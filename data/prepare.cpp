@@ -1,189 +1,602 @@
 // Prepare: documents into the shards of two splits.
+//
+// The work goes in rounds. In each, the pool's threads at once read a batch, encode the units of the batch
+// read before, lay the tokens encoded before that into the blocks of the shards, compress the blocks laid
+// before that, and write those compressed before. Only encoding and compressing take time, and their units
+// are independent; the others are one after the other in the order of the input.
 #include "data/prepare.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
+#include <exception>
 #include <memory>
+#include <set>
+#include <span>
 
-#include "data/documents.h"
+#include "data/corpus.h"
+#include "data/journal.h"
 #include "data/shard.h"
 #include "data/tokenizer.h"
 #include "tensor/error.h"
+#include "tensor/parallel.h"
 
 namespace taper {
 namespace {
 
-using Counts = std::array<int64_t, 256>;
+constexpr size_t most_in_flight = size_t(64) << 20;  // while there is more, nothing is read
+constexpr size_t chunk_bytes = size_t(1) << 20;
+constexpr size_t most_spare_blocks = 64;
+constexpr const char* split_names[2] = {"train", "validation"};
 
-// One split's shards, written one after the other.
-class SplitWriter {
- public:
-  SplitWriter(Path directory, std::string name, const Tokenizer& tokenizer, int64_t shard_tokens)
-      : directory_(std::move(directory)), name_(std::move(name)), tokenizer_(tokenizer), shard_tokens_(shard_tokens) {}
-
-  void add(const Document& document, uint64_t begin, uint64_t end) {
-    const int32_t eod = tokenizer_.eod();
-    make_room();
-    shard_->begin_document();
-    append({&eod, 1});
-    PieceEncoder encoder(tokenizer_, {.special = false});  // a document is text: no part of it may pass for EOD
-    const auto hand_over = [&] {
-      append(tokens_);
-      tokens_.clear();
-    };
-    document.read(begin, end, [&](std::string_view piece) {
-      encoder.add(piece, tokens_);
-      hand_over();
-      for (const char c : piece) ++counts[uint8_t(c)];
-    });
-    encoder.finish(tokens_);
-    hand_over();
-    ++report.documents;
-    report.bytes += int64_t(end - begin);
+// One unit's tokens, as shards hold them.
+struct Encoded {
+  struct Part {
+    bool validation, begin;
+    size_t chunk;  // that its tokens lie in, behind those of the part before
+    int64_t tokens, bytes;
+  };
+  std::vector<Part> parts;
+  std::vector<std::vector<char>> chunks;  // a long document has several, so that no large one is ever copied
+  ByteCounts counts[2]{};
+  int64_t empty = 0, left_out = 0, replaced = 0, forced = 0;
+  std::exception_ptr error;  // in the unit's first bad document
+  void clear() {  // keeps the memory of an ordinary one
+    std::vector<std::vector<char>> memory;
+    memory.swap(chunks);
+    if (memory.size() > 1) memory.clear();
+    for (auto& chunk : memory) chunk.clear();
+    *this = {};
+    chunks.swap(memory);
   }
-
-  void finish() {
-    if (shard_) shard_->finish(true);
-    shard_.reset();
+  size_t weight() const {
+    size_t n = 0;
+    for (const auto& chunk : chunks) n += chunk.size();
+    return n;
   }
+};
 
-  PrepareReport::Split report;
-  Counts counts{};
+struct Batch {
+  size_t count = 0;  // of the units and what they became; those behind are memory to use again
+  std::vector<Unit> units;
+  std::vector<Encoded> encoded;
+  Place end;
+  uint64_t done = 0;
+  std::exception_ptr error;  // of the reader, behind the units
+  bool last = false;
+  size_t weight() const {
+    size_t n = 0;
+    for (size_t i = 0; i < count; ++i) n += units[i].weight() + encoded[i].weight();
+    return n;
+  }
+};
+
+// What happens to a split's files, in order.
+struct Action {
+  enum class Kind { open, block, close } kind = Kind::block;
+  bool validation = false;
+  int64_t number = 0;      // of the shard; of the block in it
+  std::vector<char> raw = {};  // the block, until it is packed
+  PackedBlock packed = {};
+  int64_t tokens = 0;      // close
+  std::vector<uint64_t> documents = {};
+  bool last = false;
+};
+
+// Turns units into tokens; any number of threads use it at once.
+struct Encoder {
+  const Tokenizer& tokenizer;
+  const ShardFormat& format;
+  const SplitRule& rule;
+  const PrepareOptions& options;
+  const std::vector<InputFile>& files;
+
+  void encode(const Unit& unit, Encoded& out) const {
+    try {
+      if (unit.kind == Unit::Kind::lines) return lines(unit, out);
+      if (unit.kind == Unit::Kind::ids) return ids(unit, out);
+      std::string_view text = unit.text;
+      for (const Part& part : unit.parts) {
+        add(text.substr(0, part.size), part.validation, part.begin, out);
+        text.remove_prefix(part.size);
+      }
+    } catch (...) {
+      out.error = std::current_exception();
+    }
+  }
 
  private:
-  void make_room() {
-    if (shard_ && shard_->tokens() == shard_tokens_) {
-      shard_->finish(false);
-      shard_.reset();
-    }
-    if (shard_) return;
-    shard_ = std::make_unique<ShardWriter>(directory_ / shard_name(name_, report.shards), tokenizer_, report.shards);
-    ++report.shards;
+  void lines(const Unit& unit, Encoded& out) const {
+    const Path& path = files[size_t(unit.file)].path;
+    int64_t number = unit.line;
+    std::string text;
+    for_each_line(unit.text, [&](std::string_view line) {
+      const LineText found = line_text(line, options.text_field, options.invalid_utf8, path, number++, text);
+      out.left_out += found.kind == LineText::Kind::left_out;
+      if (found.kind != LineText::Kind::text) return;
+      if (text.empty()) return void(++out.empty);
+      out.replaced += found.replaced;
+      uint64_t head = unit.held_out ? 0 : rule.head(checksum(text.data(), text.size()), text.size());
+      if (head < text.size()) head = between_characters(text, head);
+      const std::string_view all = text;
+      if (head > 0) document(all.substr(0, head), false, out);
+      if (head < text.size()) document(all.substr(head), true, out);
+    });
   }
 
-  void append(std::span<const int32_t> tokens) {
-    report.tokens += int64_t(tokens.size());
-    while (!tokens.empty()) {
-      make_room();
-      const size_t n = std::min(tokens.size(), size_t(shard_tokens_ - shard_->tokens()));
-      shard_->append(tokens.first(n));
-      tokens = tokens.subspan(n);
+  void ids(const Unit& unit, Encoded& out) const {
+    const int32_t eod = tokenizer.eod();
+    std::span<const int32_t> ids = unit.ids;
+    if (out.chunks.empty()) out.chunks.emplace_back();
+    for (const Part& part : unit.parts) {
+      if (part.begin) format.append({&eod, 1}, out.chunks[0]);
+      format.append(ids.first(part.size), out.chunks[0]);
+      ids = ids.subspan(part.size);
+      out.parts.push_back({part.validation, part.begin, 0, int64_t(part.size) + part.begin, 0});
     }
+  }
+
+  void document(std::string_view text, bool validation, Encoded& out) const {
+    for (bool begin = true; !text.empty(); begin = false) {
+      const size_t n = piece_of(tokenizer, text, size_t(options.unit_bytes), out.forced);
+      add(text.substr(0, n), validation, begin, out);
+      text.remove_prefix(n);
+    }
+  }
+
+  void add(std::string_view text, bool validation, bool begin, Encoded& out) const {
+    thread_local std::vector<int32_t> tokens;
+    tokens.clear();
+    if (begin) tokens.push_back(tokenizer.eod());
+    tokenizer.encode(text, tokens, {.special = false});  // a document is text: no part of it may pass for EOD
+    if (out.chunks.empty() || out.chunks.back().size() >= chunk_bytes) out.chunks.emplace_back();
+    format.append(tokens, out.chunks.back());
+    out.parts.push_back({validation, begin, out.chunks.size() - 1, int64_t(tokens.size()), int64_t(text.size())});
+    ByteCounts& counts = out.counts[validation];
+    for (const char c : text) ++counts[uint8_t(c)];
+  }
+};
+
+// One split: its tokens laid into blocks and shards, and the file being written.
+class SplitShards {
+ public:
+  SplitShards(const Path& directory, bool validation, const ShardFormat& format, int64_t shard_tokens, SplitState state)
+      : directory_(directory), validation_(validation), format_(format), shard_tokens_(shard_tokens), state_(std::move(state)) {
+    if (state_.report.shards > 0) {
+      const int64_t index = state_.report.shards - 1;
+      file_ = std::make_unique<ShardFile>(path(index), format_, index, state_.blocks);
+      numbered_ = int64_t(state_.blocks.size() / 3);
+    }
+  }
+
+  void add(const Encoded::Part& part, std::span<const char> raw, std::vector<Action>& actions) {
+    make_room(actions);
+    if (part.begin) {
+      state_.documents.push_back(uint64_t(state_.tokens));
+      ++state_.report.documents;
+    }
+    state_.report.bytes += part.bytes;
+    state_.report.tokens += part.tokens;
+    while (!raw.empty()) {
+      make_room(actions);
+      const int64_t room = std::min(shard_tokens_ - state_.tokens, format_.block_tokens - int64_t(state_.open.size()) / format_.width);
+      const size_t n = std::min(raw.size(), size_t(room * format_.width));
+      if (state_.open.empty()) new_block();
+      state_.open.insert(state_.open.end(), raw.begin(), raw.begin() + int64_t(n));
+      state_.tokens += int64_t(n) / format_.width;
+      raw = raw.subspan(n);
+      if (int64_t(state_.open.size()) == format_.block_tokens * format_.width) flush(actions);
+    }
+  }
+  void count(const ByteCounts& counts) {
+    for (size_t c = 0; c < 256; ++c) state_.counts[c] += counts[c];
+  }
+  void finish(std::vector<Action>& actions) {
+    if (state_.report.shards > 0) close(true, actions);
+  }
+
+  std::vector<std::vector<char>> spare;  // blocks' memory, to be used again
+
+  // In another thread than the above.
+  void perform(const Action& a) {
+    switch (a.kind) {
+      case Action::Kind::open: file_ = std::make_unique<ShardFile>(path(a.number), format_, a.number); break;
+      case Action::Kind::block: file_->add(a.packed); break;
+      case Action::Kind::close: file_->finish(a.tokens, a.documents, a.last); file_.reset(); break;
+    }
+  }
+
+  const SplitState& state() const { return state_; }
+  // When every action was performed: as a later run needs it, and on the disk.
+  SplitState saved() {
+    SplitState s = state_;
+    s.blocks = file_ ? file_->blocks() : std::vector<uint64_t>();
+    if (file_) file_->sync();
+    return s;
+  }
+
+ private:
+  Path path(int64_t index) const { return directory_ / shard_name(split_names[validation_], index); }
+
+  void make_room(std::vector<Action>& actions) {
+    if (state_.report.shards > 0 && state_.tokens < shard_tokens_) return;
+    if (state_.report.shards > 0) close(false, actions);
+    numbered_ = state_.tokens = 0;
+    actions.push_back({.kind = Action::Kind::open, .validation = validation_, .number = state_.report.shards++});
+  }
+  void new_block() {
+    if (!spare.empty()) {
+      state_.open = std::move(spare.back());
+      spare.pop_back();
+    }
+    state_.open.clear();
+    state_.open.reserve(size_t(format_.block_tokens * format_.width));
+  }
+  void flush(std::vector<Action>& actions) {
+    if (state_.open.empty()) return;
+    actions.push_back({.kind = Action::Kind::block, .validation = validation_, .number = numbered_++, .raw = std::move(state_.open)});
+    state_.open = {};
+  }
+  void close(bool last, std::vector<Action>& actions) {
+    flush(actions);
+    actions.push_back({.kind = Action::Kind::close, .validation = validation_, .tokens = state_.tokens, .documents = std::move(state_.documents), .last = last});
+    state_.documents = {};
   }
 
   Path directory_;
-  std::string name_;
-  const Tokenizer& tokenizer_;
+  bool validation_;
+  const ShardFormat& format_;
   int64_t shard_tokens_;
-  std::unique_ptr<ShardWriter> shard_;
-  std::vector<int32_t> tokens_;
+  SplitState state_;
+  int64_t numbered_ = 0;  // blocks of the shard so far
+  std::unique_ptr<ShardFile> file_;
 };
 
-double unigram_bits(const Counts& train, const Counts& text) {
+double unigram_bits(const ByteCounts& train, const ByteCounts& text) {
   double total = 256, bytes = 0, bits = 0;
   for (const int64_t n : train) total += double(n);
   for (size_t c = 0; c < 256; ++c) {
     bytes += double(text[c]);
     bits -= double(text[c]) * std::log2((double(train[c]) + 1) / total);
   }
-  return bits / bytes;
-}
-
-// Where the last part of a document, which validation gets, begins: never inside a UTF-8 character.
-uint64_t head_of(const Document& document, double validation) {
-  uint64_t cut = uint64_t(double(document.bytes) * (1 - validation));
-  cut = std::clamp<uint64_t>(cut, std::min<uint64_t>(1, document.bytes - 1), document.bytes - 1);
-  std::string window;
-  const uint64_t from = cut > 3 ? cut - 3 : 0;
-  document.read(from, cut + 1, [&](std::string_view piece) { window += piece; });
-  while (cut > from && (uint8_t(window[size_t(cut - from)]) & 0xc0) == 0x80) --cut;
-  return cut;
+  return bytes > 0 ? bits / bytes : 0;
 }
 
 class Preparation {
  public:
-  Preparation(const PrepareOptions& options, const std::function<void(const PrepareProgress&)>& progress)
-      : options_(options), progress_(progress), tokenizer_(open_tokenizer(options.tokenizer)) {
+  Preparation(const PrepareOptions& options, const PrepareHooks& hooks)
+      : options_(options), hooks_(hooks), tokenizer_(tokenizer_for(options)), format_(*tokenizer_) {
     check(options.validation >= 0 && options.validation < 1, Exit::bad_config,
           "prepare: the validation share must lie in [0,1); got {}", options.validation);
     check(options.shard_tokens >= 1, Exit::bad_config, "prepare: a shard holds at least 1 token; got {}",
           options.shard_tokens);
+    check(options.unit_bytes >= 1 && options.batch_bytes >= 1, "prepare: units and batches hold at least a byte");
     check(!options.inputs.empty(), Exit::no_input, "prepare: no input was named");
     std::error_code error;
     check(options.overwrite || !std::filesystem::exists(options.output, error) ||
               std::filesystem::is_empty(options.output, error),
           Exit::cannot_create, "{}: exists and is not empty; name another directory, or overwrite it",
           options.output.string());
-    files_ = list_files(options.inputs, listed_out_);
+    const auto list = [&](const std::vector<Path>& inputs) {
+      return options.import == Import::none ? list_files(inputs, listed_out_) : list_id_files(inputs);
+    };
+    std::vector<InputFile> files = list(options.inputs);
+    for (InputFile& held : list(options.held_out)) {
+      held.held_out = true;
+      files.push_back(std::move(held));
+    }
+    for (const InputFile& file : files) now_.total += file.size;
+    now_.files = int64_t(files.size());
+    journal_.options = {{"tokenizer", tokenizer_->identity()},
+                        {"import", std::string(import_name(options.import))},
+                        {"field", options.text_field},
+                        {"validation", fmt::format("{}", options.validation)},
+                        {"shard-tokens", fmt::format("{}", options.shard_tokens)},
+                        {"invalid-utf8", utf8_name(options.invalid_utf8)}};
+    output_ = std::make_unique<DirectoryWriter>(options.output, DirectoryWriter::Stale::keep);
+    go_on_ = std::filesystem::exists(output_->temporary() / journal_name, error);
+    if (options.restart || !go_on_) {
+      go_on_ = false;
+      output_->clear();
+    } else {
+      output_->leave(true);
+      take_over(files);
+      kept_ = true;
+    }
+    const auto poll = [this] { report_progress(); };
+    if (options.import == Import::none)
+      corpus_ = text_corpus(std::move(files), {options.text_field, options.invalid_utf8, size_t(options.unit_bytes)}, *tokenizer_, rule_, poll);
+    else
+      corpus_ = id_corpus(std::move(files), {options.import, tokenizer_->vocab(), tokenizer_->eod(), std::max<int64_t>(1, options.unit_bytes / 4)}, rule_, poll);
   }
 
   PrepareReport run() {
-    PrepareReport report = write(true);
-    check(report.train.documents + report.validation.documents > 0, Exit::bad_data,
-          "prepare: the corpus is empty: {} files read, {} skipped, no text in them", report.files,
-          report.skipped_files);
-    const bool whole = report.train.documents > 0 && (report.validation.documents > 0 || options_.validation == 0);
-    if (!whole) report = write(false);
+    store_tokenizer(*tokenizer_, output_->temporary());
+    rule_ = {options_.validation, journal_.by_hash};
+    if (go_on_) corpus_->seek(journal_.place);
+    else choose_rule();
+    now_.begun = now_.done = corpus_->done();
+    for (int i = 0; i < 2; ++i)
+      splits_[i] = std::make_unique<SplitShards>(output_->temporary(), i == 1, format_, options_.shard_tokens, journal_.splits[i]);
+    try {
+      rounds();
+      if (failure_) {
+        if (hooks_.save && hooks_.save(true)) save();
+        std::rethrow_exception(failure_);
+      }
+      for (auto& split : splits_) split->finish(laid_);
+      flush();
+    } catch (const Error& e) {
+      if (!kept_) throw;
+      throw Error(fmt::format("{}; what was done before is kept in {}: the same command goes on from there", e.what(),
+                              output_->temporary().string()),
+                  e.at, e.code);
+    }
+    const PrepareReport report = summary();
     check(report.train.documents > 0, Exit::bad_data,
-          "prepare: a corpus of {} bytes is too small to hold some of it out; use a validation share of 0",
-          report.validation.bytes);
+          "prepare: a corpus of {} {} is too small to hold some of it out; use a validation share of 0",
+          options_.import == Import::none ? report.validation.bytes : report.validation.tokens, options_.import == Import::none ? "bytes" : "tokens");
     return report;
   }
 
-  void commit() { output_->commit(); }
+  void commit() {
+    output_->commit();
+    std::error_code ignored;  // the shards are complete with it too
+    std::filesystem::remove(options_.output / journal_name, ignored);
+    std::filesystem::remove(options_.output / journal_files_name, ignored);
+  }
 
  private:
-  // One pass over the corpus. A split that stays empty is only known at its end: then the corpus is
-  // small, and a second pass by the other rule costs little.
-  PrepareReport write(bool by_hash) {
-    output_.reset();
-    output_ = std::make_unique<DirectoryWriter>(options_.output);
-    store_tokenizer(*tokenizer_, output_->temporary());
-    SplitWriter train(output_->temporary(), "train", *tokenizer_, options_.shard_tokens);
-    SplitWriter validation(output_->temporary(), "validation", *tokenizer_, options_.shard_tokens);
-    const double limit = std::ldexp(options_.validation, 64);
-    PrepareReport report;
-    report.skipped_files = listed_out_;
-    PrepareProgress now{0, int64_t(files_.size()), 0, 0};
-    for (const InputFile& file : files_) {
-      ++now.file;
-      const bool text = read_documents(file, options_.text_field, [&](const Document& d) {
-        const uint64_t head = !by_hash                  ? head_of(d, options_.validation)
-                              : double(d.hash) < limit ? 0
-                                                       : d.bytes;
-        if (head > 0) train.add(d, 0, head);
-        if (head < d.bytes) validation.add(d, head, d.bytes);
-        ++now.documents;
-        now.bytes += int64_t(d.bytes);
-        if (progress_) progress_(now);
-      });
-      ++(text ? report.files : report.skipped_files);
-      if (progress_) progress_(now);
+  static std::string utf8_name(InvalidUtf8 policy) {
+    constexpr const char* names[] = {"error", "replace", "skip", "keep"};
+    return names[int(policy)];
+  }
+
+  static std::unique_ptr<Tokenizer> tokenizer_for(const PrepareOptions& o) {
+    if (o.import == Import::none || o.tokenizer != "ids") {
+      auto tokenizer = open_tokenizer(o.tokenizer);
+      if (o.import == Import::none) return tokenizer;
+      check((o.vocab == 0 || o.vocab == tokenizer->vocab()) && (o.eod == -1 || o.eod == tokenizer->eod()), Exit::bad_config,
+            "prepare: tokenizer {} has a vocabulary of {} and EOD {}; --vocab {} and --eod {} are given", o.tokenizer, tokenizer->vocab(),
+            tokenizer->eod(), o.vocab, o.eod);
+      return tokenizer;
     }
-    train.finish();
-    validation.finish();
-    report.train = train.report;
-    report.validation = validation.report;
-    if (!by_hash) report.note = "few documents: the last part of each is the validation split";
-    if (now.documents > 0)
-      report.unigram_bits_per_byte =
-          unigram_bits(train.counts, validation.report.bytes > 0 ? validation.counts : train.counts);
-    return report;
+    check(o.vocab >= 1 && o.eod >= 0, Exit::bad_config,
+          "prepare: to import {} tokens, give the tokenizer they were made with, or --vocab N and --eod ID", import_name(o.import));
+    return open_tokenizer(fmt::format("ids:{}:{}", o.vocab, o.eod));
+  }
+
+  // The unfinished work that is there, if it is this one's.
+  void take_over(std::vector<InputFile>& files) {
+    const auto wanted = journal_.options;
+    journal_ = read_journal(output_->temporary());
+    check(journal_.options.size() == wanted.size(), Exit::cannot_create,
+          "{}: holds the unfinished work of another version of this program; start over with --restart", output_->temporary().string());
+    for (size_t i = 0; i < wanted.size(); ++i) {
+      // What stopped at the first bad document has met none so far: any policy would have come here too.
+      const bool free = wanted[i].first == "invalid-utf8" && journal_.options[i].second == "error";
+      check(free || journal_.options[i] == wanted[i], Exit::cannot_create,
+            "{}: holds unfinished work with {} {}; this is another: {}; give the same to go on, or start over with --restart",
+            output_->temporary().string(), journal_.options[i].first, journal_.options[i].second, wanted[i].second);
+    }
+    journal_.options = wanted;
+    check_files(output_->temporary(), journal_, files);
+    recorded_ = journal_.place.file;
+    remove_later_shards();
+    resumed_ = journal_.splits[0].report.documents + journal_.splits[1].report.documents;
+  }
+
+  // Shards that were begun after the journal was written; the inputs of now may need fewer.
+  void remove_later_shards() {
+    std::set<std::string> known;
+    for (int i = 0; i < 2; ++i)
+      for (int64_t k = 0; k < journal_.splits[i].report.shards; ++k) known.insert(shard_name(split_names[i], k));
+    std::vector<Path> later;
+    for (const auto& entry : std::filesystem::directory_iterator(output_->temporary()))
+      if (entry.path().extension() == ".shard" && !known.contains(entry.path().filename().string())) later.push_back(entry.path());
+    for (const Path& path : later) remove_durably(path);
+  }
+
+  // Whether both splits get documents by their hashes is known as soon as both have one: in a large corpus soon.
+  void choose_rule() {
+    bool seen[2] = {false, false};
+    const bool held = !options_.held_out.empty();
+    if (options_.validation > 0 && !held) corpus_->survey([&](uint64_t hash) {
+      seen[rule_.holds_out(hash)] = true;
+      return !(seen[0] && seen[1]);
+    });
+    journal_.by_hash = rule_.by_hash = options_.validation == 0 || held || (seen[0] && seen[1]) || !(seen[0] || seen[1]);
+  }
+
+  void report_progress() {
+    if (hooks_.progress) hooks_.progress(now_);
+  }
+
+  void read(Batch& batch) {
+    batch.count = 0;
+    batch.error = nullptr;
+    batch.last = false;
+    try {
+      for (size_t bytes = 0; bytes < size_t(options_.batch_bytes) && !batch.last;) {
+        if (batch.count == batch.units.size()) batch.units.emplace_back();
+        Unit& unit = batch.units[batch.count];
+        batch.last = !corpus_->next(unit);
+        if (batch.last) break;
+        bytes += unit.weight();
+        ++batch.count;
+      }
+    } catch (...) {
+      batch.error = std::current_exception();
+      batch.last = true;
+    }
+    batch.end = corpus_->place();
+    batch.done = corpus_->done();
+    if (batch.encoded.size() < batch.count) batch.encoded.resize(batch.count);
+  }
+
+  // Lays a batch into blocks; one with an error is left out as a whole.
+  void lay(Batch& batch, std::vector<Action>& actions) {
+    const std::span encoded = std::span(batch.encoded).first(batch.count);
+    for (const Encoded& e : encoded)
+      if (e.error) return void(failure_ = e.error);
+    if (batch.error) return void(failure_ = batch.error);
+    for (Encoded& e : encoded) {
+      size_t chunk = 0, at = 0;
+      for (const Encoded::Part& part : e.parts) {
+        if (part.chunk != chunk) e.chunks[chunk] = {}, chunk = part.chunk, at = 0;
+        const size_t n = size_t(part.tokens * format_.width);
+        splits_[part.validation]->add(part, std::span(e.chunks[chunk]).subspan(at, n), actions);
+        at += n;
+      }
+      for (int i = 0; i < 2; ++i) splits_[i]->count(e.counts[i]);
+      journal_.empty += e.empty, journal_.left_out += e.left_out, journal_.replaced += e.replaced, journal_.forced += e.forced;
+      e.clear();
+    }
+    journal_.place = batch.end;
+    laid_done_ = batch.done;
+  }
+
+  void pack(Action& a) {
+    if (a.kind == Action::Kind::block) a.packed = pack_block(a.raw, a.number);
+  }
+  void write(std::vector<Action>& actions) {
+    for (Action& a : actions) splits_[a.validation]->perform(a);
+  }
+  // Of actions that were written, the memory.
+  void release(std::vector<Action>& actions) {
+    for (Action& a : actions)
+      if (auto& spare = splits_[a.validation]->spare; a.kind == Action::Kind::block && spare.size() < most_spare_blocks)
+        spare.push_back(std::move(a.raw));
+    actions.clear();
+  }
+
+  void rounds() {
+    const Encoder encoder{*tokenizer_, format_, rule_, options_, corpus_->files()};
+    bool more = true;
+    std::unique_ptr<Batch> reading, encoding, laying;  // a batch moves from one to the next
+    std::vector<std::unique_ptr<Batch>> spare;
+    while (more || encoding || laying) {
+      size_t in_flight = (encoding ? encoding->weight() : 0) + (laying ? laying->weight() : 0);
+      for (const Action& a : laid_) in_flight += a.raw.size();
+      for (const Action& a : packed_) in_flight += a.raw.size() + a.packed.bytes.size();
+      const bool giant = encoding && encoding->weight() > most_in_flight / 4;  // what becomes of it will be larger
+      if (more && !giant && in_flight < most_in_flight) {
+        if (spare.empty()) spare.push_back(std::make_unique<Batch>());
+        reading = std::move(spare.back());
+        spare.pop_back();
+      }
+      std::vector<Action> laid_now;
+      const int64_t units = encoding ? int64_t(encoding->count) : 0;
+      parallel_for(3 + units + int64_t(laid_.size()), 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          if (i == 0 && reading) read(*reading);
+          else if (i == 1) write(packed_);
+          else if (i == 2 && laying) lay(*laying, laid_now);
+          else if (i >= 3 + units) pack(laid_[size_t(i - 3 - units)]);
+          else if (i >= 3) {
+            Unit& unit = encoding->units[size_t(i - 3)];
+            encoder.encode(unit, encoding->encoded[size_t(i - 3)]);
+            unit.clear();
+          }
+        }
+      });
+      release(packed_);
+      packed_ = std::move(laid_);
+      laid_ = std::move(laid_now);
+      if (failure_) break;
+      if (laying) spare.push_back(std::move(laying));
+      if (reading) more = !reading->last;
+      laying = std::move(encoding);
+      encoding = std::move(reading);
+      try {
+        count_progress();
+        report_progress();
+      } catch (...) {
+        failure_ = std::current_exception();
+        break;
+      }
+      if (hooks_.save && hooks_.save(false)) save();
+    }
+    flush();
+  }
+
+  void count_progress() {
+    const PrepareReport::Split &t = splits_[0]->state().report, &v = splits_[1]->state().report;
+    now_.file = std::min(journal_.place.file + 1, now_.files);
+    now_.documents = t.documents + v.documents;
+    now_.bytes = t.bytes + v.bytes;
+    now_.tokens = t.tokens + v.tokens;
+    now_.done = std::max(now_.done, laid_done_);
+  }
+
+  // Everything that was laid is written.
+  void flush() {
+    write(packed_);
+    release(packed_);
+    parallel_for(int64_t(laid_.size()), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) pack(laid_[size_t(i)]);
+    });
+    write(laid_);
+    release(laid_);
+  }
+
+  void save() {
+    flush();
+    for (int i = 0; i < 2; ++i) journal_.splits[i] = splits_[i]->saved();
+    if (!records_) records_ = std::make_unique<GrowingFile>(output_->temporary() / journal_files_name, journal_.files_bytes);
+    std::string lines;
+    for (; recorded_ < journal_.place.file; ++recorded_) lines += file_record(corpus_->files()[size_t(recorded_)]);
+    records_->append(lines.data(), lines.size());
+    records_->sync();
+    journal_.files_bytes = records_->size();
+    write_journal(output_->temporary(), journal_);
+    output_->leave(true);
+    kept_ = true;
+    for (auto& split : journal_.splits) split = {};
+  }
+
+  PrepareReport summary() const {
+    PrepareReport r;
+    const SplitState &train = splits_[0]->state(), &validation = splits_[1]->state();
+    const Place& p = journal_.place;
+    r.train = train.report;
+    r.validation = validation.report;
+    r.files = p.files;
+    r.skipped_files = p.skipped_files + listed_out_;
+    r.empty = p.empty + journal_.empty;
+    r.left_out = p.left_out + journal_.left_out;
+    r.replaced = p.replaced + journal_.replaced;
+    r.forced_cuts = p.forced + journal_.forced;
+    r.resumed_documents = resumed_;
+    check(r.train.documents + r.validation.documents > 0, Exit::bad_data,
+          "prepare: the corpus is empty: {} files read, {} skipped, no text in them", r.files, r.skipped_files);
+    if (!rule_.by_hash) r.note = "few documents: the last part of each is the validation split";
+    r.unigram_bits_per_byte = unigram_bits(train.counts, r.validation.bytes > 0 ? validation.counts : train.counts);
+    return r;
   }
 
   const PrepareOptions& options_;
-  const std::function<void(const PrepareProgress&)>& progress_;
+  const PrepareHooks& hooks_;
   std::unique_ptr<Tokenizer> tokenizer_;
-  std::vector<InputFile> files_;
+  ShardFormat format_;
+  SplitRule rule_;
+  std::unique_ptr<Corpus> corpus_;
   int64_t listed_out_ = 0;
   std::unique_ptr<DirectoryWriter> output_;
+  std::unique_ptr<SplitShards> splits_[2];
+  std::vector<Action> laid_, packed_;  // laid into blocks, not yet packed; packed, not yet written
+  std::exception_ptr failure_;         // of the input or the progress: what was done before can be saved. Others are thrown
+  Journal journal_;                    // `place` and the counts keep up with what was laid
+  bool go_on_ = false, kept_ = false;  // an earlier run's work is taken up; there is a journal
+  int64_t recorded_ = 0, resumed_ = 0;
+  std::unique_ptr<GrowingFile> records_;
+  PrepareProgress now_;
+  uint64_t laid_done_ = 0;
 };
 
 }  // namespace
 
-PrepareReport prepare(const PrepareOptions& options, const std::function<void(const PrepareProgress&)>& progress) {
-  Preparation preparation(options, progress);
+PrepareReport prepare(const PrepareOptions& options, const PrepareHooks& hooks) {
+  Preparation preparation(options, hooks);
   const PrepareReport report = preparation.run();
   preparation.commit();
   return report;

@@ -64,65 +64,86 @@ auto outside(const Tokens& tokens, int64_t vocab) {
 
 std::string shard_name(const std::string& split, int64_t index) { return fmt::format("{}-{:05}.shard", split, index); }
 
-ShardWriter::ShardWriter(const Path& path, const Tokenizer& tokenizer, int64_t index)
-    : file_(path), identity_(tokenizer.identity()), vocab_(tokenizer.vocab()), index_(index),
-      width_(vocab_ <= 65536 ? 2 : 4) {
-  check(!identity_.empty() && identity_.size() <= sizeof Header::identity,
-        "shard: a tokenizer's identity has 1 to 64 bytes; got '{}'", identity_);
-  const Header empty{};
-  file_.write(&empty, sizeof empty);
+ShardFormat::ShardFormat(std::string identity, int64_t n)
+    : tokenizer(std::move(identity)), vocab(n), width(n <= 65536 ? 2 : 4), block_tokens(int64_t(block_bytes) / width) {
+  check(!tokenizer.empty() && tokenizer.size() <= sizeof Header::identity,
+        "shard: a tokenizer's identity has 1 to 64 bytes; got '{}'", tokenizer);
 }
 
-void ShardWriter::begin_document() { documents_.push_back(uint64_t(tokens_)); }
+void ShardFormat::append(std::span<const int32_t> tokens, std::vector<char>& raw) const {
+  const auto bad = outside(tokens, vocab);
+  check(bad == tokens.end(), "shard: tokens must lie in [0,{}); got {}", vocab, bad == tokens.end() ? 0 : *bad);
+  const size_t had = raw.size();
+  raw.resize(had + tokens.size() * size_t(width));
+  width == 2 ? narrow<uint16_t>(tokens, raw.data() + had) : narrow<uint32_t>(tokens, raw.data() + had);
+}
+
+PackedBlock pack_block(std::span<const char> raw, int64_t number) {
+  thread_local std::unique_ptr<ZSTD_CCtx, size_t (*)(ZSTD_CCtx*)> context{ZSTD_createCCtx(), ZSTD_freeCCtx};
+  thread_local std::vector<char> room;
+  room.resize(std::max(room.size(), ZSTD_compressBound(raw.size())));
+  const size_t n = ZSTD_compressCCtx(context.get(), room.data(), room.size(), raw.data(), raw.size(), compression_level);
+  check(!ZSTD_isError(n), "shard: compression failed: {}", ZSTD_getErrorName(n));
+  return {std::vector<char>(room.begin(), room.begin() + int64_t(n)), checksum(room.data(), n, uint64_t(number))};
+}
+
+ShardFile::ShardFile(const Path& path, const ShardFormat& format, int64_t index) : file_(path), format_(format), index_(index) {
+  const Header empty{};
+  file_.append(&empty, sizeof empty);
+}
+
+ShardFile::ShardFile(const Path& path, const ShardFormat& format, int64_t index, std::vector<uint64_t> blocks)
+    : file_(path, blocks.empty() ? sizeof(Header) : blocks[blocks.size() - 3] + blocks[blocks.size() - 2]), format_(format), index_(index),
+      blocks_(std::move(blocks)) {}
+
+void ShardFile::add(const PackedBlock& block) {
+  blocks_.insert(blocks_.end(), {file_.size(), block.bytes.size(), block.sum});
+  file_.append(block.bytes.data(), block.bytes.size());
+}
+
+void ShardFile::finish(int64_t tokens, const std::vector<uint64_t>& documents, bool last) {
+  Header h{};
+  std::memcpy(h.magic, magic, sizeof h.magic);
+  h.version = version;
+  h.width = uint32_t(format_.width);
+  h.vocab = uint32_t(format_.vocab);
+  h.index = uint32_t(index_);
+  h.last = last;
+  h.block_tokens = uint64_t(format_.block_tokens);
+  h.tokens = uint64_t(tokens);
+  h.documents = documents.size();
+  h.blocks = blocks_.size() / 3;
+  h.tables = file_.size();
+  h.tables_sum = tables_sum(blocks_, documents);
+  std::memcpy(h.identity, format_.tokenizer.data(), format_.tokenizer.size());
+  h.sum = header_sum(h);
+  file_.append(blocks_.data(), blocks_.size() * sizeof(uint64_t));
+  file_.append(documents.data(), documents.size() * sizeof(uint64_t));
+  file_.sync();  // the header only comes once all else is there
+  file_.overwrite(0, &h, sizeof h);
+  file_.sync();
+}
 
 void ShardWriter::append(std::span<const int32_t> tokens) {
-  const auto bad = outside(tokens, vocab_);
-  check(bad == tokens.end(), "shard: tokens must lie in [0,{}); got {}", vocab_, bad == tokens.end() ? 0 : *bad);
-  const size_t block_tokens = block_bytes / size_t(width_);
-  tokens_ += int64_t(tokens.size());
   while (!tokens.empty()) {
-    const size_t n = std::min(tokens.size(), block_tokens - block_.size());
-    block_.insert(block_.end(), tokens.begin(), tokens.begin() + int64_t(n));
+    const int64_t room = format_.block_tokens - int64_t(block_.size()) / format_.width;
+    const size_t n = std::min(tokens.size(), size_t(room));
+    format_.append(tokens.first(n), block_);
+    tokens_ += int64_t(n);
     tokens = tokens.subspan(n);
-    if (block_.size() == block_tokens) flush();
+    if (int64_t(n) == room) flush();
   }
 }
 
 void ShardWriter::flush() {
   if (block_.empty()) return;
-  raw_.resize(block_.size() * size_t(width_));
-  width_ == 2 ? narrow<uint16_t>(block_, raw_.data()) : narrow<uint32_t>(block_, raw_.data());
-  packed_.resize(ZSTD_compressBound(raw_.size()));
-  const size_t n = ZSTD_compress(packed_.data(), packed_.size(), raw_.data(), raw_.size(), compression_level);
-  check(!ZSTD_isError(n), "shard: compression failed: {}", ZSTD_getErrorName(n));
-  const uint64_t number = blocks_.size() / 3;
-  blocks_.insert(blocks_.end(), {file_.written(), n, checksum(packed_.data(), n, number)});
-  file_.write(packed_.data(), n);
+  file_.add(pack_block(block_, int64_t(file_.blocks().size() / 3)));
   block_.clear();
 }
 
 void ShardWriter::finish(bool last) {
   flush();
-  Header h{};
-  std::memcpy(h.magic, magic, sizeof h.magic);
-  h.version = version;
-  h.width = uint32_t(width_);
-  h.vocab = uint32_t(vocab_);
-  h.index = uint32_t(index_);
-  h.last = last;
-  h.block_tokens = block_bytes / size_t(width_);
-  h.tokens = uint64_t(tokens_);
-  h.documents = documents_.size();
-  h.blocks = blocks_.size() / 3;
-  h.tables = file_.written();
-  h.tables_sum = tables_sum(blocks_, documents_);
-  std::memcpy(h.identity, identity_.data(), identity_.size());
-  h.sum = header_sum(h);
-  file_.write(blocks_.data(), blocks_.size() * sizeof(uint64_t));
-  file_.write(documents_.data(), documents_.size() * sizeof(uint64_t));
-  file_.seek(0);
-  file_.write(&h, sizeof h);
-  file_.commit();
+  file_.finish(tokens_, documents_, last);
 }
 
 const BlockCache::Block* BlockCache::find(const Key& key) {

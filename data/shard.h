@@ -38,23 +38,54 @@ struct ShardInfo {
   bool last = false;
 };
 
+// How a tokenizer's shards hold tokens.
+struct ShardFormat {
+  explicit ShardFormat(const Tokenizer& tokenizer) : ShardFormat(tokenizer.identity(), tokenizer.vocab()) {}
+  ShardFormat(std::string identity, int64_t vocab);
+  std::string tokenizer;
+  int64_t vocab = 0, width = 0, block_tokens = 0;  // width: bytes of a token
+  void append(std::span<const int32_t> tokens, std::vector<char>& raw) const;  // as they lie in a block
+};
+
+struct PackedBlock {
+  std::vector<char> bytes;
+  uint64_t sum = 0;
+};
+PackedBlock pack_block(std::span<const char> raw, int64_t number);  // its number in the shard
+
+// A shard's file while it is made, block by block. Until finish() it has no header, so that nobody takes it for one.
+class ShardFile {
+ public:
+  ShardFile(const Path& path, const ShardFormat& format, int64_t index);
+  ShardFile(const Path& path, const ShardFormat& format, int64_t index, std::vector<uint64_t> blocks);  // goes on behind these
+  void add(const PackedBlock& block);
+  void finish(int64_t tokens, const std::vector<uint64_t>& documents, bool last);
+  void sync() { file_.sync(); }
+  const std::vector<uint64_t>& blocks() const { return blocks_; }  // the table of those that were added
+
+ private:
+  GrowingFile file_;
+  ShardFormat format_;
+  int64_t index_;
+  std::vector<uint64_t> blocks_;
+};
+
 // Streams tokens into a shard; memory: one block and the document starts.
 class ShardWriter {
  public:
-  ShardWriter(const Path& path, const Tokenizer& tokenizer, int64_t index);
-  void begin_document();  // the next token is its EOD
+  ShardWriter(const Path& path, const Tokenizer& tokenizer, int64_t index) : format_(tokenizer), file_(path, format_, index) {}
+  void begin_document() { documents_.push_back(uint64_t(tokens_)); }  // the next token is its EOD
   void append(std::span<const int32_t> tokens);
   int64_t tokens() const { return tokens_; }
-  void finish(bool last);  // the file appears
+  void finish(bool last);
 
  private:
   void flush();
-  FileWriter file_;
-  std::string identity_;
-  int64_t vocab_, index_, width_, tokens_ = 0;
-  std::vector<int32_t> block_;
-  std::vector<char> raw_, packed_;            // the block as it lies in the file
-  std::vector<uint64_t> blocks_, documents_;  // the tables
+  ShardFormat format_;
+  ShardFile file_;
+  int64_t tokens_ = 0;
+  std::vector<char> block_;
+  std::vector<uint64_t> documents_;
 };
 
 // Keeps the most recently used decoded blocks of any number of shards.

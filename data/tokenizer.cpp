@@ -4,6 +4,7 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <charconv>
 
 #include "data/tokenizer_json.h"
 #include "data/tokenizer_world.h"
@@ -13,7 +14,7 @@ namespace taper {
 namespace {
 
 constexpr std::string_view json_file = "tokenizer.json", world_file = "vocab.txt";
-constexpr std::string_view json_kind = "json:", world_kind = "rwkv:";
+constexpr std::string_view json_kind = "json:", world_kind = "rwkv:", ids_kind = "ids:";
 
 class Bytes final : public Tokenizer {
  public:
@@ -34,6 +35,32 @@ class Bytes final : public Tokenizer {
     return id == eod() ? std::string_view() : std::string_view(all).substr(size_t(id), 1);
   }
   size_t cut(std::string_view text) const override { return text.size(); }
+};
+
+// Ids whose tokenizer is not known: "ids:VOCAB:EOD".
+class OnlyIds final : public Tokenizer {
+ public:
+  explicit OnlyIds(std::string_view name) {
+    const size_t colon = name.find(':', ids_kind.size());
+    const auto number = [&](std::string_view text, int64_t& n) {
+      const auto r = std::from_chars(text.data(), text.data() + text.size(), n);
+      return !text.empty() && r.ec == std::errc() && r.ptr == text.data() + text.size();
+    };
+    const bool good = colon != name.npos && number(name.substr(ids_kind.size(), colon - ids_kind.size()), vocab_) && number(name.substr(colon + 1), eod_) &&
+                      1 <= vocab_ && vocab_ <= int64_t(1) << 30 && 0 <= eod_ && eod_ < vocab_;
+    check(good, Exit::bad_config, "tokenizer: ids:VOCAB:EOD with EOD in [0,VOCAB) is wanted; got {}", name);
+  }
+  std::string identity() const override { return fmt::format("{}{}:{}", ids_kind, vocab_, eod_); }
+  int64_t vocab() const override { return vocab_; }
+  int32_t eod() const override { return int32_t(eod_); }
+  void encode(std::string_view, std::vector<int32_t>&, const EncodeOptions&) const override {
+    fail(Exit::bad_config, "tokenizer: {} are ids of a tokenizer that is not known; import them with --tokenizer FILE to work with text", identity());
+  }
+  std::string_view bytes_of(int32_t) const override { return {}; }
+  size_t cut(std::string_view) const override { return 0; }
+
+ private:
+  int64_t vocab_ = 0, eod_ = 0;
 };
 
 std::string identity_of(std::string_view kind, std::string_view contents) {
@@ -88,6 +115,7 @@ std::string Tokenizer::decode(const std::vector<int32_t>& ids) const {
 
 std::unique_ptr<Tokenizer> open_tokenizer(std::string_view name) {
   if (name == "bytes" || name == "bytes:v1") return std::make_unique<Bytes>();
+  if (name.starts_with(ids_kind)) return std::make_unique<OnlyIds>(name);
   Path path(name);
   std::error_code error;
   if (std::filesystem::is_directory(path, error)) {

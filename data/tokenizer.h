@@ -4,6 +4,7 @@
 //   bytes   the 256 bytes and, as id 256, the end of a document (EOD); identity "bytes:v1"
 //   a path  of a tokenizer.json (data/tokenizer_json.h); identity "json:" and the file's XXH3-128 in hex
 //   a path  of RWKV's "world" vocabulary (data/tokenizer_world.h); identity "rwkv:" and the same
+//   ids:V:E  of a tokenizer that is not known (imported shards) V ids, of which E is EOD; it knows no text
 // A directory stands for the tokenizer file in it. What a file tokenizer made, shards or a run, keeps
 // the file beside it: open_tokenizer_of finds it there.
 //

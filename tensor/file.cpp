@@ -232,6 +232,32 @@ void FileWriter::commit() {
   sync_directory(path_.parent_path());
 }
 
+GrowingFile::GrowingFile(const Path& path, uint64_t keep) : path_(path), size_(keep) {
+  fd_ = try_open(path, O_RDWR | O_CREAT);
+  check(fd_ >= 0, Exit::cannot_create, "{}: cannot create: {}", path.string(), reason(errno));
+  struct stat s;
+  const bool known = ::fstat(fd_, &s) == 0, enough = known && uint64_t(s.st_size) >= keep;
+  if (enough && ::ftruncate(fd_, off_t(keep)) == 0) return;
+  const int error = errno;
+  ::close(fd_);
+  check(!known || enough, Exit::bad_data, "{}: truncated: {} bytes wanted, the file has {}", path.string(), keep, s.st_size);
+  io_error(path, "truncate", error);
+}
+
+GrowingFile::~GrowingFile() { ::close(fd_); }
+
+void GrowingFile::append(const void* data, size_t bytes) {
+  write_all(fd_, path_, data, bytes, size_);
+  size_ += bytes;
+}
+
+void GrowingFile::overwrite(uint64_t offset, const void* data, size_t bytes) {
+  check(offset <= size_ && bytes <= size_ - offset, "{}: overwrites {} bytes at {} of {}", path_.string(), bytes, offset, size_);
+  write_all(fd_, path_, data, bytes, offset);
+}
+
+void GrowingFile::sync() { taper::sync(fd_, path_); }
+
 FileReader::FileReader(const Path& path) : path_(path), fd_(open_to_read(path)) {
   struct stat s;
   if (::fstat(fd_, &s) == 0 && S_ISREG(s.st_mode)) {
@@ -250,7 +276,7 @@ void FileReader::read(uint64_t offset, void* into, size_t bytes) const {
         "{}: truncated: {} bytes wanted at byte {}; the file has {}", path_.string(), bytes, offset, size_);
 }
 
-DirectoryWriter::DirectoryWriter(const Path& path)
+DirectoryWriter::DirectoryWriter(const Path& path, Stale stale)
     : path_(without_slash(path)), temporary_(temporary_of(path_)) {
   std::error_code error;
   if (path_.has_parent_path()) fs::create_directories(path_.parent_path(), error);
@@ -263,16 +289,21 @@ DirectoryWriter::DirectoryWriter(const Path& path)
     check(fd_ >= 0 || (made && errno == ENOENT), Exit::cannot_create, "{}: cannot create: {}", path_.string(),
           reason(errno));
   } while (fd_ < 0 || !lock_writer(fd_, temporary_, path_));
-  std::vector<Path> stale;
-  for (const auto& entry : fs::directory_iterator(temporary_, error)) stale.push_back(entry.path());
-  for (const Path& p : stale) remove_tree(p);
+  if (stale == Stale::remove) clear();
 }
 
 DirectoryWriter::~DirectoryWriter() {
   if (fd_ < 0) return;
   std::error_code ignored;
-  fs::remove_all(temporary_, ignored);
+  if (!leave_) fs::remove_all(temporary_, ignored);
   ::close(fd_);
+}
+
+void DirectoryWriter::clear() {
+  std::error_code error;
+  std::vector<Path> entries;
+  for (const auto& entry : fs::directory_iterator(temporary_, error)) entries.push_back(entry.path());
+  for (const Path& p : entries) remove_tree(p);
 }
 
 void DirectoryWriter::commit() {

@@ -39,6 +39,24 @@ class FileWriter {
   uint64_t written_ = 0, at_ = 0;
 };
 
+// A file that grows under its own name inside a directory that is not complete yet (DirectoryWriter). It
+// begins with the first `keep` bytes of the file that is there (fewer: 65); what it wrote stays.
+class GrowingFile {
+ public:
+  explicit GrowingFile(const Path& path, uint64_t keep = 0);
+  ~GrowingFile();
+  GrowingFile(const GrowingFile&) = delete;
+  uint64_t size() const { return size_; }
+  void append(const void* data, size_t bytes);
+  void overwrite(uint64_t offset, const void* data, size_t bytes);  // within size()
+  void sync();  // all of it is on the disk; its name is, once the directory is synced (write_file beside it does)
+
+ private:
+  Path path_;
+  int fd_ = -1;
+  uint64_t size_ = 0;
+};
+
 // A read-only file opened for reading at offsets.
 class FileReader {
  public:
@@ -57,17 +75,22 @@ class FileReader {
 
 // A directory that appears whole: fill `temporary()`, then commit() renames it to its name. Each
 // file in it is fsynced first; an older directory of that name is exchanged for it in one step.
-// Without commit() the temporary directory is removed. Missing parent directories are made.
+// Without commit() the temporary directory is removed, or stays for a later writer that takes it over
+// with `Stale::keep`. Missing parent directories are made.
 class DirectoryWriter {
  public:
-  explicit DirectoryWriter(const Path& path);
+  enum class Stale { remove, keep };  // what an earlier writer left in the temporary directory
+  explicit DirectoryWriter(const Path& path, Stale stale = Stale::remove);
   ~DirectoryWriter();
   DirectoryWriter(const DirectoryWriter&) = delete;
   const Path& temporary() const { return temporary_; }
+  void clear();                       // empties the temporary directory
+  void leave(bool on) { leave_ = on; }  // destroyed without commit(), the temporary directory stays
   void commit();
 
  private:
   Path path_, temporary_;
+  bool leave_ = false;
   int fd_ = -1;  // holds the lock that tells a living writer from a killed one
 };
 

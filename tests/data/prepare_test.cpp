@@ -74,7 +74,7 @@ TEST_CASE("text files and directories: sorted, hidden and binary ones left out, 
   fs::create_directory_symlink(dir / "in", dir / "in/b/circle");
   write_file(dir / "last", "the last, \xc3\xa9\xff");
   const PrepareReport report =
-      prepare({.inputs = {dir / "in", dir / "last"}, .output = dir / "out", .validation = 0});
+      prepare({.inputs = {dir / "in", dir / "last"}, .output = dir / "out", .validation = 0, .invalid_utf8 = InvalidUtf8::keep});
   CHECK(documents_of(dir / "out", "train") ==
         std::vector<std::string>{"one", "two\n", "{\"three\": 3}", "the last, \xc3\xa9\xff"});
   CHECK(report.files == 5);
@@ -185,15 +185,22 @@ TEST_CASE("progress counts up to the report") {
   write_file(dir / "b.txt", "b");
   PrepareProgress last;
   int64_t calls = 0;
-  prepare({.inputs = {dir.path}, .output = dir / "out", .validation = 0}, [&](const PrepareProgress& p) {
-    ++calls;
-    CHECK(p.documents >= last.documents);
-    last = p;
-  });
-  CHECK(calls >= 201);
+  const PrepareReport report = prepare({.inputs = {dir.path}, .output = dir / "out", .validation = 0, .unit_bytes = 100, .batch_bytes = 100},
+                                       {.progress = [&](const PrepareProgress& p) {
+                                         ++calls;
+                                         CHECK(p.documents >= last.documents);
+                                         CHECK(p.done >= last.done);
+                                         last = p;
+                                       }});
+  CHECK(calls >= 100);
   CHECK(last.file == 2);
   CHECK(last.files == 2);
   CHECK(last.documents == 201);
+  CHECK(last.bytes == report.train.bytes);
+  CHECK(last.tokens == report.train.tokens);
+  CHECK(last.done == fs::file_size(dir / "a.jsonl") + 1);
+  CHECK(last.total == last.done);
+  CHECK(last.begun == 0);
 }
 
 TEST_CASE("bad input names the file and the place, and leaves nothing behind") {
@@ -220,7 +227,7 @@ TEST_CASE("bad input names the file and the place, and leaves nothing behind") {
   write_file(dir / "bad.jsonl", "[1]");
   expect({dir / "bad.jsonl"}, Exit::bad_data, ":1: wants an object with a string 'text'");
   write_file(dir / "bad.jsonl", "{\"text\": \"\xff\"}");
-  expect({dir / "bad.jsonl"}, Exit::bad_data, ":1: not JSON, at byte ");
+  expect({dir / "bad.jsonl"}, Exit::bad_data, ":1: not UTF-8 at byte 11 of the line; give --invalid-utf8 replace or skip to go on");
   const std::string frame = zstd_frame(std::string("{\"text\": \"") + std::string(5'000, 'y') + "\"}\n");
   write_file(dir / "cut.jsonl.zst", frame.substr(0, frame.size() - 3));
   expect({dir / "cut.jsonl.zst"}, Exit::bad_data, path("cut.jsonl.zst") + ": truncated: the compressed data stop at byte");
@@ -235,7 +242,7 @@ TEST_CASE("bad input names the file and the place, and leaves nothing behind") {
                  Exit::bad_config, "prepare: a shard holds at least 1 token; got 0");
 }
 
-TEST_CASE("a line of more than 256 MiB is refused before it is held") {
+TEST_CASE("a line of more than 64 MiB is refused before it is held") {
   const Scratch dir;
   // 300 MiB of one character pack into a few kilobytes.
   std::string packed(ZSTD_compressBound(size_t(300) << 20), '\0');
@@ -245,7 +252,7 @@ TEST_CASE("a line of more than 256 MiB is refused before it is held") {
   }
   write_file(dir / "long.jsonl.zst", packed);
   expect_failure([&] { prepare({.inputs = {dir / "long.jsonl.zst"}, .output = dir / "out"}); }, Exit::bad_data,
-                 (dir / "long.jsonl.zst").string() + ":1: the line is longer than 256 MiB");
+                 (dir / "long.jsonl.zst").string() + ":1: the line is longer than 64 MiB; give such a document as a plain text file");
 }
 
 TEST_CASE("an output that is there is refused, unless it is to be overwritten; then it stays whole until the end") {
@@ -261,7 +268,7 @@ TEST_CASE("an output that is there is refused, unless it is to be overwritten; t
   inject_file_fault("write", 2, ENOSPC);
   expect_failure([&] { prepare(second); }, Exit::io, "write failed: No space left on device");
   CHECK(documents_of(dir / "out", "train")[0].starts_with("the first"));
-  expect_failure([&] { prepare(second, [](const PrepareProgress&) { fail(Exit::failure, "stopped"); }); }, Exit::failure,
+  expect_failure([&] { prepare(second, {.progress = [](const PrepareProgress&) { fail(Exit::failure, "stopped"); }}); }, Exit::failure,
                  "stopped");
   CHECK(documents_of(dir / "out", "train")[0].starts_with("the first"));
   prepare(second);
@@ -304,13 +311,13 @@ TEST_CASE("a fault at any call: an error that says so, and the old output or the
 TEST_CASE("a kill leaves nothing half made, and the next run cleans up") {
   const Scratch dir;
   const auto texts = many(dir / "a.jsonl");
-  const PrepareOptions options{.inputs = {dir / "a.jsonl"}, .output = dir / "out", .validation = 0, .shard_tokens = 500};
+  const PrepareOptions options{.inputs = {dir / "a.jsonl"}, .output = dir / "out", .validation = 0, .shard_tokens = 500, .unit_bytes = 200, .batch_bytes = 200};
   for (const int64_t at : {1, 60, 200}) {
     const pid_t child = ::fork();
     if (child == 0) {
-      prepare(options, [&](const PrepareProgress& p) {
-        if (p.documents == at) ::raise(SIGKILL);
-      });
+      prepare(options, {.progress = [&](const PrepareProgress& p) {
+                if (p.documents >= at) ::raise(SIGKILL);
+              }});
       ::_exit(0);
     }
     int status = 0;
