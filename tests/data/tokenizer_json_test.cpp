@@ -4,6 +4,7 @@
 #include <zstd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <sstream>
 
 #include "tensor/parallel.h"
@@ -113,6 +114,36 @@ TEST_CASE("goldens: all 800 lines, the ids of GPT-2 and of GPT-NeoX") {
     for (size_t i = 0; i < 800; ++i) right += by_line[i] == goldens()[i][name].get<Ids>();
     CHECK(right == 800);
   }
+}
+
+// Llama-3's file may not be kept here: the test wants its path in TAPER_LLAMA3_TOKENIZER.
+TEST_CASE("goldens: Llama-3's ids, where its file is at hand") {
+  const char* path = std::getenv("TAPER_LLAMA3_TOKENIZER");
+  if (!path) return;
+  const auto t = open_tokenizer(path);
+  CHECK(t->eod() == 128001);
+  CHECK(t->bos() == 128000);
+  int same = 0;
+  for (const Json& j : goldens()) same += encoded(*t, j["text"].get<std::string>()) == j["llama3"].get<Ids>();
+  CHECK(same == 800);
+}
+
+// Files made from GPT-2's and GPT-NeoX's by changing parts, with ids by the original library: the pre-tokenizers of
+// Qwen-2, cl100k, o200k and like DeepSeek's, Digits, every behavior of Split, prefixed spaces, all flags of added tokens.
+TEST_CASE("goldens: files that use what the two do not") {
+  const Scratch s;
+  std::istringstream in(golden_file("tokenizer_variants.jsonl"));
+  int variants = 0;
+  for (std::string line; std::getline(in, line); ++variants) {
+    const Json v = Json::parse(line);
+    Json json = Json::parse(golden_file(v["base"].get<std::string>() + ".tokenizer.json"));
+    for (const auto& [key, value] : v["patch"].items()) key == "model" ? json[key].update(value) : void(json[key] = value);
+    const auto t = open_json(s, json);
+    int same = 0;
+    for (size_t i = 0; i < 50; ++i) same += encoded(*t, v["texts"][i].get<std::string>()) == v["ids"][i].get<Ids>();
+    CHECK_MESSAGE(same == 50, v["variant"]);
+  }
+  CHECK(variants == 11);
 }
 
 TEST_CASE("random code points come back, and so do bytes that are no UTF-8") {
