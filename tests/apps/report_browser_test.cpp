@@ -119,7 +119,12 @@ TEST_CASE("report: in a browser, wide and narrow, light and dark") {
   REQUIRE(run(t, t.train("rwkv7", {"--set", "model.arch=rwkv7", "--set", "model.head_dim=0", "--set", "train.steps=24", "--set", "log.every=1"})).code == 0);
   REQUIRE(run(t, t.train(hostile, {"--set", "model.post=false", "--set", "train.steps=20", "--set", "log.every=1"})).code == 0);
   write_file(t / "rwkv7" / "results_2026-01-01T00-00-00.json", R"({"results":{"piqa":{"acc,none":0.61,"acc_stderr,none":0.0114}},"higher_is_better":{"piqa":{"acc":true}}})");
-  append_bytes(t / "rwkv7" / "metrics.jsonl", "{\"step\"");  // so that there is a note
+  append_bytes(Path(t.dir("rwkv7")) / "metrics.jsonl", "{\"step\"");  // so that there is a note
+  for (const auto& [name, steps] : {std::pair<std::string, int>{"mamba2_post", 30}, {"rwkv7", 24}, {hostile, 20}}) {  // the clock's would differ each time
+    std::string lines;
+    for (int step = 1; step <= steps; ++step) lines += fmt::format("{{\"step\":{},\"seconds\":{}}}\n", step, 0.25 * step + 0.01 * (step % 3));
+    write_file(Path(t.dir(name)) / "timings.jsonl", lines);
+  }
   const Path page = t / "report.html", probed = t / "probed.html", frame = t / "frame.html";
   const Ended made = run(t, {"report", t.dir("mamba2_post"), t.dir("rwkv7"), t.dir(hostile), "-o", page.string()});
   REQUIRE_MESSAGE(made.code == 0, made.err);
