@@ -67,6 +67,16 @@ size_t code_points(std::string_view text) {
   return size_t(std::ranges::count_if(text, [](char b) { return (uint8_t(b) & 0xc0) != 0x80; }));
 }
 
+// At most 24 letters of a name: the rest of the width is the curves'.
+std::string shortened(std::string_view name) {
+  constexpr size_t most = 24;
+  if (code_points(name) <= most) return std::string(name);
+  size_t end = 0;
+  for (size_t letters = 0; letters < most - 1; ++letters)
+    for (++end; end < name.size() && (uint8_t(name[end]) & 0xc0) == 0x80;) ++end;
+  return std::string(name.substr(0, end)) + "…";
+}
+
 // Names at the ends of their curves: beside the frame, moved apart where they would overlap, or, of a curve that ends early, where
 // it ends.
 std::string end_labels(const Chart& c) {
@@ -90,9 +100,9 @@ std::string end_labels(const Chart& c) {
   std::string out;
   for (const Label& l : beside)
     out += fmt::format("<g class=\"end r{}\"><svg x=\"100%\" y=\"{:.1f}\" overflow=\"visible\"><path class=\"s{}\" d=\"m7 0h14\"/><text x=\"26\" y=\"4\">{}</text></svg></g>",
-                       l.series->owner, l.y, l.series->look, escape(l.series->name));
+                       l.series->owner, l.y, l.series->look, escape(shortened(l.series->name)));
   for (const Label& l : inside)
-    out += fmt::format("<g class=\"end r{}\"><text class=\"halo\" x=\"{:.5g}%\" dx=\"8\" y=\"{:.1f}\">{}</text></g>", l.series->owner, l.share * 100, std::clamp(l.y, 4.0, c.height - 4.0) + 4, escape(l.series->name));
+    out += fmt::format("<g class=\"end r{}\"><text class=\"halo\" x=\"{:.5g}%\" dx=\"8\" y=\"{:.1f}\">{}</text></g>", l.series->owner, l.share * 100, std::clamp(l.y, 4.0, c.height - 4.0) + 4, escape(shortened(l.series->name)));
   return out;
 }
 
@@ -145,7 +155,7 @@ std::string svg(const Chart& c) {
   const auto inside = [](double share) { return share >= -1e-9 && share <= 1 + 1e-9; };
   size_t longest = 0;
   for (const Series& s : c.series)
-    if (s.labelled) longest = std::max(longest, code_points(s.name));
+    if (s.labelled) longest = std::max(longest, code_points(shortened(s.name)));
   std::string out = longest ? fmt::format("<div class=\"plot ends\" style=\"--n:{}\">", longest) : "<div class=\"plot\">";
   const auto range = [](const Axis& a) { return fmt::format("{:.12g} {:.12g} {}", a.low, a.high, int(a.logarithmic)); };
   out += fmt::format("<svg class=\"chart\" width=\"100%\" height=\"{}\" role=\"img\" aria-label=\"{}\" data-x=\"{}\" data-y=\"{}\" data-xn=\"{}\" data-yn=\"{}\">\n",

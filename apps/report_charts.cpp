@@ -176,7 +176,7 @@ std::string loss_section(const std::vector<History>& runs) {
     if (raw.empty() && held.empty()) continue;
     widest = std::max(widest, 2 * half + 1);
     held_out |= !held.empty();
-    if (half) drawn.push_back({.name = run.name, .owner = look, .look = look, .stroke = Stroke::faint, .points = raw});
+    if (half && runs.size() <= few_runs) drawn.push_back({.name = run.name, .owner = look, .look = look, .stroke = Stroke::faint, .points = raw});
     const bool alone = runs.size() == 1;
     drawn.push_back({.name = alone ? "training" : run.name, .owner = look, .look = look, .points = mean, .labelled = true});
     named.push_back(drawn.back());
@@ -197,7 +197,7 @@ std::string loss_section(const std::vector<History>& runs) {
   const bool cut = !late.empty() && all.high - all.low > 1.4 * (late.high - late.low);
   const Range& range = cut ? late : all;
   const Chart chart{.title = "Loss", .x = {}, .y = widened(linear_axis("loss, nats per token", range.low, range.high, 6)), .height = 340, .series = {}};
-  std::string caption = widest > 1 ? fmt::format("Lines: training loss, the mean of {} logged steps around each; faint: every logged step.", grouped(int64_t(widest))) : "Lines: training loss.";
+  std::string caption = widest > 1 ? fmt::format("Lines: training loss, the mean of {} logged steps around each{}.", grouped(int64_t(widest)), runs.size() <= few_runs ? "; faint: every logged step" : "") : "Lines: training loss.";
   if (held_out) caption += " Dots: loss on held-out text.";
   if (cut) caption += fmt::format(" The first steps lie above the frame; they begin at {:.2f}.", highest_start);
   return section("loss", "Loss", figure(runs, chart, drawn, caption, table_of(runs, named, [](double y) { return std::isfinite(y) ? fmt::format("{:.4f}", y) : "–"; })));
@@ -213,7 +213,7 @@ std::string training_section(const std::vector<History>& runs) {
       const Points raw = curve(runs[r]);
       if (raw.empty()) continue;
       const size_t half = smooth ? window(raw.size()) : 0;
-      if (half) drawn.push_back({.name = runs[r].name, .owner = int(r), .look = int(r), .stroke = Stroke::faint, .points = raw});
+      if (half && runs.size() <= few_runs) drawn.push_back({.name = runs[r].name, .owner = int(r), .look = int(r), .stroke = Stroke::faint, .points = raw});
       drawn.push_back({.name = runs[r].name, .owner = int(r), .look = int(r), .points = smoothed(raw, half), .dots = raw.size() < 4});
       named.push_back(drawn.back());
       std::vector<double> values;  // one step that is far out is cut off, not the rest pressed flat

@@ -16,6 +16,7 @@ std::string spectrum_section(const std::vector<History>& runs);   // time consta
 bool has_times(const std::vector<History>& runs);
 
 // What the sections share.
+constexpr size_t few_runs = 6;                // so many have room for faint curves and open spectra
 std::string details(const std::string& summary, const std::string& table);
 std::string key_of(size_t run);               // the run's stroke, beside its name
 double final_loss(const History& run);        // of training: the mean over the last logged steps; NaN: none

@@ -174,7 +174,7 @@ std::string spectrum_section(const std::vector<History>& runs) {
     const History& run = runs[r];
     if (run.spectra.empty() || run.spectra.back().layers.empty()) continue;
     const size_t layers = run.spectra.back().layers.size();
-    out += fmt::format("<details class=\"run r{}\" open><summary>{}{}</summary><p class=\"caption\">{} layers of {} {}s. {}</p>{}{}{}</details>\n", r, key_of(r), escape(run.name), layers,
+    out += fmt::format("<details class=\"run r{}\"{}><summary>{}{}</summary><p class=\"caption\">{} layers of {} {}s. {}</p>{}{}{}</details>\n", r, r < few_runs ? " open" : "", key_of(r), escape(run.name), layers,
                        heads_of(run), unit_of(run), ranks(run), over_training(run, int(r), y, records), maps(run, low, high), table(run));
   }
   return out + "</section>\n";

@@ -101,7 +101,7 @@ th, td { text-align: left; padding: 5px 18px 5px 0; border-bottom: 1px solid var
 tr > :last-child { padding-right: 0; }
 tbody tr:last-child > * { border-bottom: 0; }
 thead th { color: var(--quiet); font-weight: 500; font-size: 13px; vertical-align: bottom; }
-tbody th { font-weight: 500; }
+tbody th { font-weight: 500; max-width: 40ch; overflow-wrap: anywhere; white-space: normal; }
 .n { text-align: right; }
 td.wrap { white-space: normal; overflow-wrap: anywhere; min-width: 12ch; max-width: 46ch; }
 td small, th small { color: var(--quiet); font-weight: 400; }

@@ -169,7 +169,11 @@ TEST_CASE("plot: names at the ends of curves do not overlap, and stay in the fra
   CHECK(has(s, "<g class=\"end r2\"><svg x=\"100%\" y=\"66.0\""));
   CHECK(has(s, "<g class=\"end r1\"><svg x=\"100%\" y=\"82.0\""));
   CHECK(has(s, "<g class=\"end r0\"><svg x=\"100%\" y=\"98.0\""));
+  CHECK(has(s, "<div class=\"plot ends\" style=\"--n:5\">"));
   CHECK(has(s, "<g class=\"end r4\"><text class=\"halo\" x=\"50%\" dx=\"8\" y=\"54.0\">early</text></g>"));
+  c.series = {{.name = "ααααααααααααααααααααααααα", .points = {{0, 0}, {1, 1}}, .labelled = true}};  // 25 letters
+  CHECK(has(svg(c), "--n:24\">"));
+  CHECK(has(svg(c), ">ααααααααααααααααααααααα…</text>"));
 }
 
 TEST_CASE("plot: heat maps: cells of one colour are one path, many columns are means of neighbours") {

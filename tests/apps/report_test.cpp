@@ -260,6 +260,28 @@ TEST_CASE("report: bad input") {
   CHECK(read_file(s / "a" / "report.html") == "before");
 }
 
+TEST_CASE("report: many runs: no faint curves, folded spectra, dashes where colours begin again") {
+  const Scratch s;
+  std::vector<History> runs;
+  for (int i = 0; i < 10; ++i) {
+    const Path dir = s / ("run" + std::to_string(i));
+    write_run(dir);
+    std::string lines;
+    for (int step = 1; step <= 30; ++step) lines += fmt::format("{{\"step\":{},\"tokens\":{},\"loss\":{},\"norm\":1,\"lr\":0.1}}\n", step, step, 3 + i - 0.01 * step);
+    write_file(dir / "metrics.jsonl", lines);
+    runs.push_back(read_history(dir));
+  }
+  name_runs(runs);
+  const std::string page = report_page(runs, "t");
+  CHECK(count(page, " faint\" data-name") == 0);
+  CHECK(count(page, "<details class=\"run r0\" open>") == 1);
+  CHECK(count(page, "<details class=\"run r9\">") == 1);
+  CHECK(has(page, ".s9{stroke:var(--s1)}"));
+  CHECK(has(page, "path.s9{stroke-dasharray:9 4}"));
+  runs.resize(6);
+  CHECK(count(report_page(runs, "t"), " faint\" data-name") == 3 * 2 * 6);  // loss and norm, over three axes
+}
+
 TEST_CASE("report: many steps make a page that is small all the same") {
   const Scratch s;
   write_run(s / "a");
