@@ -177,12 +177,14 @@ std::string config_section(const Runs& runs) {
     for (size_t r = 0; r < runs.size(); ++r)
       if (runs[r].config) ++counts[values[r].contains(key) ? values[r][key] : ""];
     const bool differs = counts.size() > 1;
-    const std::string usual = std::ranges::max_element(counts, {}, [](const auto& c) { return c.second; })->first;
-    const int most = counts[usual];
+    std::string usual;  // the most frequent value, of equals the first run's
+    int most = 0;
+    for (size_t r = 0; r < runs.size(); ++r)
+      if (const std::string v = values[r].contains(key) ? values[r][key] : ""; runs[r].config && counts[v] > most) usual = v, most = counts[v];
     std::string row = fmt::format("<tr{}><th scope=\"row\"><code>{}</code></th>", differs ? " class=\"differs\"" : "", escape(key));
     for (size_t r = 0; r < runs.size(); ++r) {
       const bool has = values[r].contains(key);
-      const bool own = differs && runs[r].config && (most * 2 <= int(known) || (has ? values[r][key] : "") != usual);
+      const bool own = differs && runs[r].config && (has ? values[r][key] : "") != usual;
       row += fmt::format("<td class=\"wrap r{}{}\">{}</td>", r, own ? " own" : "", has ? "<code>" + escape(values[r][key]) + "</code>" : "<span>–</span>");
     }
     (differs ? different : equal) += row + "</tr>\n";
@@ -192,7 +194,7 @@ std::string config_section(const Runs& runs) {
   std::string out;
   if (runs.size() > 1)
     out = different.empty() ? "<p>The configurations are equal but for the directory.</p>"
-                            : fmt::format("<p class=\"caption\">Where the runs differ; what is peculiar to a run is marked.</p><div class=\"scroll\" tabindex=\"0\" role=\"region\" "
+                            : fmt::format("<p class=\"caption\">Where the runs differ; what is not the usual value is marked.</p><div class=\"scroll\" tabindex=\"0\" role=\"region\" "
                                           "aria-label=\"Differences of the configurations\">{}</div>", table(different));
   out += details(runs.size() > 1 ? fmt::format("{} keys that are the same in all runs", equals) : fmt::format("All {} keys", equals), table(equal));
   return section("configuration", "Configuration", out);

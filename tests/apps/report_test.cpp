@@ -138,6 +138,8 @@ TEST_CASE("report: several runs are told apart, compared, and escaped") {
   CHECK(count(differences, "<tr class=\"differs\">") == 1);
   CHECK(has(differences, "<code>optimizer.lr</code></th><td class=\"wrap r0 own\"><code>0.5</code></td><td class=\"wrap r1\"><code>0.001</code></td>"));
   CHECK(has(config, "<code>optimizer.eps</code>"));
+  std::vector<History> two{read_history(runs[0]), read_history(runs[1])};  // of two values neither is usual: the second run's is marked
+  CHECK(has(report_page(two, "t"), "<td class=\"wrap r0\"><code>0.5</code></td><td class=\"wrap r1 own\"><code>0.001</code></td>"));
   CHECK(!has(config, "run.dir"));
   // The best of a column is bold, for all that have it.
   CHECK(count(page, "<b>3.0000</b><span class=\"hidden\"> (best)</span>") == 3);
