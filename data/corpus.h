@@ -70,7 +70,7 @@ class Corpus {
 struct TextOptions {
   std::string field = "text";
   InvalidUtf8 invalid_utf8 = InvalidUtf8::error;
-  size_t unit_bytes = size_t(1) << 16;  // of text, about
+  size_t unit_bytes = size_t(1) << 15;  // of text, about
 };
 
 // `rule` may be set until the first next(); `poll` is called now and then, and what it throws ends the work.

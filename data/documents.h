@@ -39,7 +39,7 @@ struct LineText {
   enum class Kind { text, blank, left_out } kind = Kind::blank;
   bool replaced = false;
 };
-constexpr size_t line_cap = size_t(64) << 20;  // longer lines are refused
+constexpr size_t line_cap = size_t(48) << 20;  // longer lines are refused
 LineText line_text(std::string_view line, const std::string& field, InvalidUtf8 policy, const Path& path, int64_t number,
                    std::string& text);
 [[noreturn]] void line_too_long(const Path& path, int64_t number);

@@ -6,6 +6,8 @@
 // are independent; the others are one after the other in the order of the input.
 #include "data/prepare.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <cmath>
 #include <exception>
@@ -23,7 +25,7 @@
 namespace taper {
 namespace {
 
-constexpr size_t most_in_flight = size_t(64) << 20;  // while there is more, nothing is read
+constexpr size_t most_in_flight = size_t(32) << 20;  // while there is more, nothing is read
 constexpr size_t chunk_bytes = size_t(1) << 20;
 constexpr size_t most_spare_blocks = 64;
 constexpr const char* split_names[2] = {"train", "validation"};
@@ -90,7 +92,7 @@ struct Encoder {
   const PrepareOptions& options;
   const std::vector<InputFile>& files;
 
-  void encode(const Unit& unit, Encoded& out) const {
+  void encode(Unit& unit, Encoded& out) const {
     try {
       if (unit.kind == Unit::Kind::lines) return lines(unit, out);
       if (unit.kind == Unit::Kind::ids) return ids(unit, out);
@@ -105,12 +107,15 @@ struct Encoder {
   }
 
  private:
-  void lines(const Unit& unit, Encoded& out) const {
+  void lines(Unit& unit, Encoded& out) const {
     const Path& path = files[size_t(unit.file)].path;
     int64_t number = unit.line;
     std::string text;
+    const char* end = unit.text.data() + unit.text.size();
     for_each_line(unit.text, [&](std::string_view line) {
       const LineText found = line_text(line, options.text_field, options.invalid_utf8, path, number++, text);
+      // A very long line is the last of its unit: it need not lie here twice.
+      if (line.size() > chunk_bytes && end - (line.data() + line.size()) <= 1) unit.text = {};
       out.left_out += found.kind == LineText::Kind::left_out;
       if (found.kind != LineText::Kind::text) return;
       if (text.empty()) return void(++out.empty);
@@ -479,6 +484,11 @@ class Preparation {
       for (const Action& a : laid_) in_flight += a.raw.size();
       for (const Action& a : packed_) in_flight += a.raw.size() + a.packed.bytes.size();
       const bool giant = encoding && encoding->weight() > most_in_flight / 4;  // what becomes of it will be larger
+      if (giant) {
+        spare.clear();
+        for (auto& split : splits_) split->spare.clear();
+        malloc_trim(0);  // what lies free between small blocks too
+      }
       if (more && !giant && in_flight < most_in_flight) {
         if (spare.empty()) spare.push_back(std::make_unique<Batch>());
         reading = std::move(spare.back());

@@ -9,7 +9,7 @@
 // Spellings of special tokens in a document are text like any other. A tokenizer from a file leaves it beside the shards.
 //
 // The shards follow from the inputs and the options alone: not from the number of threads, nor from
-// interruptions. Memory does not grow with the corpus: some 200 MiB, and of a line three times its length.
+// interruptions. Memory does not grow with the corpus: some 150 MiB, and of a line four times its length.
 //
 // The output appears whole or not at all. Until then it is made in OUTPUT.partial, and where `save` asked
 // for it the work done so far stays there when a run ends early, however it ends: the next run with the
@@ -46,8 +46,8 @@ struct PrepareOptions {
   int64_t eod = -1;   // -1: the tokenizer's
   bool overwrite = false;  // an output that is there
   bool restart = false;    // unfinished work is thrown away
-  int64_t unit_bytes = int64_t(1) << 16;   // of text that a thread encodes at a time, about; and of text read at a time:
-  int64_t batch_bytes = int64_t(8) << 20;  // neither changes what comes out
+  int64_t unit_bytes = int64_t(1) << 15;   // of text that a thread encodes at a time, about; and of text read at a time:
+  int64_t batch_bytes = int64_t(4) << 20;  // neither changes what comes out
 };
 
 struct PrepareReport {

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "data/prepare.h"
+#include "tensor/random.h"
 #include "tests/support/scratch.h"
 
 using namespace taper;
@@ -290,4 +291,39 @@ TEST_CASE("a loader that is destroyed while it works stops") {
     for (int k = 0; k < i % 4; ++k) loader.next();
     if (i % 5 == 0) loader.seek({3, 7});
   }
+}
+
+TEST_CASE("shards far larger than what is cached: every token is read, and all ranks together take each sample once") {
+  const Scratch dir;
+  constexpr int64_t T = 1'000, tokens = 700'001;  // blocks of 65536 ids
+  write_counting(dir.path, tokens);
+  const auto cache = std::make_shared<BlockCache>(1);
+  const ShardReader reader(dir / "train-00001.shard", cache);
+  const Random random(2, "places");
+  for (uint64_t i = 0; i < 300; ++i) {  // each read evicts what the one before needed
+    std::vector<int32_t> some(100);
+    const int64_t at = int64_t(random.below(i, uint64_t(reader.info().tokens - 100)));
+    reader.read(at, some);
+    for (int64_t k = 0; k < 100; ++k) REQUIRE(some[size_t(k)] == tokens / 3 + at + k);
+  }
+  std::set<int64_t> seen;
+  int64_t rows = 0;
+  for (int64_t rank = 0; rank < 3; ++rank) {
+    TokenOptions o = options(dir, 10, T);
+    o.rank = rank;
+    o.world = 3;
+    o.once = true;
+    TokenLoader loader(o, cpu());
+    while (loader.remaining() > 0) {
+      const Host b = host(loader.next());
+      for (size_t r = 0; r < 10; ++r) {
+        if (b.labels[r * T] == ignored_label) continue;  // fills the last batch
+        ++rows;
+        seen.insert(b.ids[r * T]);
+        for (int32_t t = 0; t < T; ++t) REQUIRE(b.labels[r * T + size_t(t)] == b.ids[r * T] + t + 1);
+      }
+    }
+  }
+  CHECK(rows == 700);
+  CHECK(seen.size() == 700);
 }

@@ -242,7 +242,7 @@ TEST_CASE("bad input names the file and the place, and leaves nothing behind") {
                  Exit::bad_config, "prepare: a shard holds at least 1 token; got 0");
 }
 
-TEST_CASE("a line of more than 64 MiB is refused before it is held") {
+TEST_CASE("a line of more than 48 MiB is refused before it is held") {
   const Scratch dir;
   // 300 MiB of one character pack into a few kilobytes.
   std::string packed(ZSTD_compressBound(size_t(300) << 20), '\0');
@@ -252,7 +252,7 @@ TEST_CASE("a line of more than 64 MiB is refused before it is held") {
   }
   write_file(dir / "long.jsonl.zst", packed);
   expect_failure([&] { prepare({.inputs = {dir / "long.jsonl.zst"}, .output = dir / "out"}); }, Exit::bad_data,
-                 (dir / "long.jsonl.zst").string() + ":1: the line is longer than 64 MiB; give such a document as a plain text file");
+                 (dir / "long.jsonl.zst").string() + ":1: the line is longer than 48 MiB; give such a document as a plain text file");
 }
 
 TEST_CASE("an output that is there is refused, unless it is to be overwritten; then it stays whole until the end") {
