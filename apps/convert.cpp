@@ -118,10 +118,11 @@ void write_ours(const Path& out, Source& s, const Tokenizer* tokenizer) {
 }
 
 void write_theirs(const Path& out, const std::string& config, const std::vector<RawTensor>& tensors,
-                  const std::map<std::string, std::string>& metadata) {
+                  const std::map<std::string, std::string>& metadata, const Tokenizer* tokenizer) {
   DirectoryWriter writer(out);
   write_safetensors(writer.temporary() / "model.safetensors", tensors, metadata);
   write_file(writer.temporary() / "config.json", config);
+  if (tokenizer) store_tokenizer(*tokenizer, writer.temporary());
   writer.commit();
 }
 
@@ -151,12 +152,12 @@ int convert(const Options& o, const Common& common) {
   if (o.to == "taper") {
     write_ours(o.out, s, tokenizer.get());
   } else if (s.dialect == o.to) {
-    write_theirs(o.out, s.text, stored, s.files->metadata());
+    write_theirs(o.out, s.text, stored, s.files->metadata(), tokenizer.get());
   } else {
     const ForeignFiles files =
         in_dialect(model, s.tensors,
                    {.dialect = o.to, .dtype = dtype_word(s.tensors), .origin = s.text, .eod = tokenizer ? tokenizer->eod() : -1});
-    write_theirs(o.out, files.config, files.tensors, {});
+    write_theirs(o.out, files.config, files.tensors, {}, tokenizer.get());
   }
 
   int64_t parameters = 0;

@@ -154,21 +154,4 @@ void store_tokenizer(const Tokenizer& tokenizer, const Path& directory) {
   if (!file.name.empty()) write_file(directory / file.name, file.contents);
 }
 
-// Looking for a cut costs as much as what is held: where none was found, it waits until that has doubled.
-void PieceEncoder::add(std::string_view piece, std::vector<int32_t>& append_to) {
-  constexpr size_t least = size_t(1) << 16;
-  held_ += piece;
-  if (held_.size() < std::max(look_at_, least)) return;
-  const size_t cut = tokenizer_.cut(held_);
-  tokenizer_.encode(std::string_view(held_).substr(0, cut), append_to, options_);
-  held_.erase(0, cut);
-  look_at_ = 2 * held_.size();
-}
-
-void PieceEncoder::finish(std::vector<int32_t>& append_to) {
-  tokenizer_.encode(held_, append_to, options_);
-  held_.clear();
-  look_at_ = 0;
-}
-
 }  // namespace taper

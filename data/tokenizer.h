@@ -69,18 +69,4 @@ bool has_tokenizer_of(const Path& directory, std::string_view identity);  // the
 // Writes the tokenizer's file, if it has one, into a directory.
 void store_tokenizer(const Tokenizer& tokenizer, const Path& directory);
 
-// A text that comes in pieces: the ids of encode() of the whole, holding only what later pieces may change.
-class PieceEncoder {
- public:
-  explicit PieceEncoder(const Tokenizer& tokenizer, const EncodeOptions& options = {}) : tokenizer_(tokenizer), options_(options) {}
-  void add(std::string_view piece, std::vector<int32_t>& append_to);
-  void finish(std::vector<int32_t>& append_to);  // the text's end; the next piece begins another
-
- private:
-  const Tokenizer& tokenizer_;
-  EncodeOptions options_;
-  std::string held_;
-  size_t look_at_ = 0;  // held bytes at which to look for a cut again
-};
-
 }  // namespace taper

@@ -42,6 +42,10 @@ TEST_CASE("a tokenizer file: prepare, train, eval and generate with it, after th
   const std::string metrics = read_file(Path(t.dir("r")) / "metrics.jsonl"), key = "\"bits_per_byte\":";
   const std::string last = metrics.substr(metrics.rfind(key), 15 + key.size());
 
+  const Ended converted = run(t, {"convert", t.dir("r"), "--to", "post", "--out", t.dir("theirs")});
+  REQUIRE_MESSAGE(converted.code == 0, converted.err);
+  CHECK(read_file(Path(t.dir("theirs")) / "vocab.txt") == read_file(Path(data) / "vocab.txt"));
+
   fs::rename(data, t.dir("moved"));
   const std::string checkpoint = t.dir("r") + "/checkpoints/step-000040";
   for (const std::string& from : {t.dir("r"), checkpoint}) {

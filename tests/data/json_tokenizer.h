@@ -18,6 +18,21 @@ inline Ids encoded(const Tokenizer& t, std::string_view text, const EncodeOption
   return ids;
 }
 
+// The ids of a text that comes in pieces, each time encoding what precedes a cut.
+inline Ids encoded_in_pieces(const Tokenizer& t, std::string_view text, size_t piece) {
+  Ids ids;
+  std::string held;
+  for (size_t i = 0; i < text.size(); i += piece) {
+    held += text.substr(i, piece);
+    const size_t cut = t.cut(held);
+    t.encode(std::string_view(held).substr(0, cut), ids);
+    held.erase(0, cut);
+  }
+  CHECK(held.size() < text.size() / 2);  // most of it did not wait for the end
+  t.encode(held, ids);
+  return ids;
+}
+
 // The letter that stands for a byte in a byte-level vocabulary, worked out as its inventors' program does: the
 // printable bytes first, then the others counted from U+0100 on.
 inline std::string byte_letter(int byte) {

@@ -100,12 +100,7 @@ TEST_CASE("goldens: all 800 lines, the ids of GPT-2 and of GPT-NeoX") {
     // The whole in one text, in pieces and on several threads: the same ids.
     const std::string all = all_golden_text();
     const Ids whole = encoded(*t, all);
-    Ids pieces;
-    PieceEncoder encoder(*t);
-    for (size_t i = 0; i < all.size(); i += 777) encoder.add(std::string_view(all).substr(i, 777), pieces);
-    CHECK(pieces.size() > 0);
-    encoder.finish(pieces);
-    CHECK(pieces == whole);
+    CHECK(encoded_in_pieces(*t, all, 7777) == whole);
     std::vector<Ids> by_line(800);
     parallel_for(800, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) by_line[size_t(i)] = encoded(*t, goldens()[size_t(i)]["text"].get<std::string>());

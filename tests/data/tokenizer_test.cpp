@@ -2,7 +2,7 @@
 #include "data/tokenizer.h"
 
 #include "tensor/random.h"
-#include "tests/support/scratch.h"
+#include "tests/data/json_tokenizer.h"
 
 using namespace taper;
 using test::expect_failure;
@@ -153,16 +153,7 @@ TEST_CASE("world: random vocabularies and texts against the plain rule, whole an
     }
     CHECK(encoded(*t, text) == expected);
     CHECK(t->decode(expected) == text);
-    Ids pieces;
-    PieceEncoder encoder(*t);
-    for (size_t i = 0; i < text.size();) {
-      const size_t n = 1 + below(30000);
-      encoder.add(std::string_view(text).substr(i, n), pieces);
-      i += n;
-    }
-    CHECK(pieces.size() > expected.size() / 2);  // most of it did not wait for the end
-    encoder.finish(pieces);
-    CHECK(pieces == expected);
+    CHECK(test::encoded_in_pieces(*t, text, 1 + below(30000)) == expected);
   }
 }
 
