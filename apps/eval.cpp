@@ -77,11 +77,13 @@ void eval_command(CLI::App& program, Common& common) {
   auto o = std::make_shared<Options>();
   CLI::App& app = *program.add_subcommand("eval", "Evaluates a trained model on held-out data, or on published tasks");
   app.add_option("RUN", o->path, "A run directory, or one of its checkpoints")->required();
-  app.add_option("--length", o->lengths, "Window lengths (the training length); of RULER's tasks: their texts' lengths, in tokens (1024 2048 4096)")->check(CLI::Range(int64_t(1), int64_t(1) << 31));
+  app.add_option("--length", o->lengths, "Window lengths (the training length); of RULER's tasks: their texts' lengths, in tokens (1024 2048 4096)")
+      ->check(CLI::Range(int64_t(1), int64_t(1) << 31));
   app.add_option("--pairs", o->pairs, "MQAR: pairs, one for each length (length / 4)")->check(CLI::Range(int64_t(1), int64_t(1) << 31));
   app.add_option("--tokens", o->tokens, "Of the validation text; 0: all of it (eval.tokens)")->check(CLI::Range(int64_t(0), int64_t(1) << 60));
   app.add_option("--data", o->data, "Another directory of shards, whose validation split is used; of --tasks: the directory of their files");
-  app.add_option("--batch", o->batch, "Windows at a time (as many tokens as a training batch); of --tasks: questions (16)")->check(CLI::Range(int64_t(1), int64_t(1) << 20));
+  app.add_option("--batch", o->batch, "Windows at a time (as many tokens as a training batch); of --tasks: questions (16)")
+      ->check(CLI::Range(int64_t(1), int64_t(1) << 20));
   app.add_option("--device", o->device, "auto, cpu or cuda:N (auto)");
   task_options(app, o->tasks);
   eval_length_options(app, o->by_position);

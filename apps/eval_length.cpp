@@ -45,14 +45,17 @@ std::string range_text(std::vector<double> values) {
 void print_tables(const LengthBehaviour& r, const std::vector<LayerSpectrum>& layers, int64_t length) {
   fmt::print("{:>9} {:>9} {:>10} {:>9} {:>12}\n", "position", "to", "tokens", "loss", "perplexity");
   for (const PositionBucket& b : r.positions)
-    fmt::print("{:>9} {:>9} {:>10} {:>9.4f} {:>12.3f}\n", b.begin, std::min(b.end - 1, length), b.tokens, b.nll / double(b.tokens), std::exp(b.nll / double(b.tokens)));
+    fmt::print("{:>9} {:>9} {:>10} {:>9.4f} {:>12.3f}\n", b.begin, std::min(b.end - 1, length), b.tokens, b.nll / double(b.tokens),
+        std::exp(b.nll / double(b.tokens)));
   fmt::print("\n{:>9} {:>9} {:>9} {:>18} {:>9}\n", "context", "loss", "stderr", "above the longest", "stderr");
   for (const ContextLoss& c : r.contexts) fmt::print("{:>9} {:>9.4f} {:>9.4f} {:>18.4f} {:>9.4f}\n", c.context, c.loss, c.error, c.gain, c.gain_error);
   fmt::print("effective context: {} tokens, the first within 0.01 of the longest ({} targets)\n", r.effective_context, r.targets);
-  fmt::print("\n{:>5} {:>8} {:>24} {:>10} {:>10} {:>20} {:>8} {:>8}\n", "layer", "channels", "time constants", "least gap", "mean gap", "alpha", "drift", "largest");
+  fmt::print("\n{:>5} {:>8} {:>24} {:>10} {:>10} {:>20} {:>8} {:>8}\n", "layer", "channels", "time constants", "least gap", "mean gap", "alpha", "drift",
+      "largest");
   for (size_t l = 0; l < layers.size(); ++l) {
     const LayerSpectrum& s = layers[l];
-    fmt::print("{:>5} {:>8} {:>24} {:>10.4g} {:>10.4g} {:>20} {:>8.3g} {:>8.3g}\n", l, s.time_constant.size(), range_text(s.time_constant), s.least_gap, s.mean_gap,
+    fmt::print("{:>5} {:>8} {:>24} {:>10.4g} {:>10.4g} {:>20} {:>8.3g} {:>8.3g}\n", l, s.time_constant.size(), range_text(s.time_constant), s.least_gap,
+        s.mean_gap,
                range_text(s.alpha), s.drift, s.largest_drift);
   }
 }
@@ -62,7 +65,8 @@ void print_tables(const LengthBehaviour& r, const std::vector<LayerSpectrum>& la
 void eval_length_options(CLI::App& app, EvalLengthOptions& o) {
   app.add_flag("--by-position", o.chosen,
                "Length behaviour: losses by position to 16 times the training length (or --length), by limited context, and each layer's spectrum");
-  app.add_option("--contexts", o.contexts, "By position: the contexts to limit to (16 32 64 ... and the whole length)")->check(CLI::Range(int64_t(1), int64_t(1) << 31));
+  app.add_option("--contexts", o.contexts, "By position: the contexts to limit to (16 32 64 ... and the whole length)")
+      ->check(CLI::Range(int64_t(1), int64_t(1) << 31));
   app.add_option("--targets", o.targets, "By position: tokens to predict with each context (128)")->check(CLI::Range(int64_t(1), int64_t(1) << 31));
   app.add_option("--documents", o.documents, "By position: carry: the text as one, so that every position exists; reset: within documents (carry)")
       ->check(CLI::IsMember({"carry", "reset"}));
@@ -99,7 +103,8 @@ int eval_length(const EvalLengthOptions& o, const Common& common) {
   }
   for (const ContextLoss& x : r.contexts)
     contexts.push_back({{"context", x.context}, {"loss", x.loss}, {"stderr", x.error}, {"above_longest", x.gain}, {"above_longest_stderr", x.gain_error}});
-  fmt::print("{}\n", Json{{"checkpoint", trained.checkpoint.path.string()}, {"step", trained.checkpoint.step}, {"training_length", c.data.sequence}, {"length", length},
+  fmt::print("{}\n", Json{{"checkpoint", trained.checkpoint.path.string()}, {"step", trained.checkpoint.step}, {"training_length", c.data.sequence}, {"length",
+      length},
                           {"documents", o.documents}, {"by_position", positions}, {"by_context", contexts}, {"targets", r.targets},
                           {"effective_context", r.effective_context}, {"layers", spectrum_json(layers)}}
                          .dump());

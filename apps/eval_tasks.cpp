@@ -84,15 +84,18 @@ Coder coder_of(const Tokenizer& tokenizer, const std::string& bos) {
 void task_options(CLI::App& app, TaskOptions& o) {
   app.add_option("--tasks", o.tasks, "Published tasks, by name, instead of held-out text: " + known_tasks() + ". --data names the directory of their files")
       ->delimiter(',');
-  app.add_option("--limit", o.limit, "Tasks: only the first so many documents of each; 0: all (0), of RULER's 500 for each length")->check(CLI::Range(int64_t(0), int64_t(1) << 40));
+  app.add_option("--limit", o.limit, "Tasks: only the first so many documents of each; 0: all (0), of RULER's 500 for each length")
+      ->check(CLI::Range(int64_t(0), int64_t(1) << 40));
   app.add_option("--output", o.output, "Tasks: a directory; results_<time>.json goes into OUTPUT/<model>, in the harness's form");
   app.add_flag("--samples", o.samples, "Tasks: every answer too, as samples_<task>_<time>.jsonl beside it")->needs("--output");
   app.add_flag("--resume", o.resume, "Tasks: go on with the newest results of this model, settings and data in OUTPUT; what they hold is not evaluated again")
       ->needs("--output");
-  app.add_option("--max-length", o.max_length, "Tasks: tokens that the model reads at once; 0: no limit (2048)")->check(CLI::Range(int64_t(0), int64_t(1) << 40));
+  app.add_option("--max-length", o.max_length, "Tasks: tokens that the model reads at once; 0: no limit (2048)")
+      ->check(CLI::Range(int64_t(0), int64_t(1) << 40));
   app.add_option("--softmax", o.softmax, "Tasks: fp32, or bf16-emulate: rounded as by a program whose logits are bf16 (fp32)")
       ->check(CLI::IsMember({"fp32", "bf16-emulate"}));
-  app.add_option("--bootstrap", o.bootstrap, "Tasks: replicates for a perplexity's error; 0: the delta method (100000)")->check(CLI::Range(int64_t(0), int64_t(1) << 30));
+  app.add_option("--bootstrap", o.bootstrap, "Tasks: replicates for a perplexity's error; 0: the delta method (100000)")
+      ->check(CLI::Range(int64_t(0), int64_t(1) << 30));
   app.add_option("--bos", o.bos, "Tasks: the token that begins a text in front of each: auto (where the tokenizer has one of its own), yes, no")
       ->check(CLI::IsMember({"auto", "yes", "no"}));
   app.add_option("--haystack", o.haystack, "RULER: files of running text, instead of the built-in one");
@@ -117,7 +120,8 @@ int eval_tasks(const TaskOptions& o, const Common& common) {
     check(!o.data.empty(), Exit::usage, "eval: --tasks {} wants --data DIR, the directory that holds {}.jsonl", task, task);
     documents[task] = read_task(*find_zero_shot_task(task), o.data, o.limit);
   }
-  RulerEvaluation ruler_how{.lengths = o.lengths, .samples = o.limit ? o.limit : 500, .batch = o.batch ? o.batch : 8, .seed = uint64_t(o.seed), .compat = o.compat, .tokens = {}};
+  RulerEvaluation ruler_how{.lengths = o.lengths, .samples = o.limit ? o.limit : 500, .batch = o.batch ? o.batch : 8, .seed = uint64_t(o.seed),
+      .compat = o.compat, .tokens = {}};
   if (ruler_how.lengths.empty()) ruler_how.lengths = {1024, 2048, 4096};
   std::optional<RulerMaterials> materials;
   if (ruler) materials = materials_of(o, std::ranges::max(ruler_how.lengths));
@@ -135,7 +139,8 @@ int eval_tasks(const TaskOptions& o, const Common& common) {
     std::vector<std::vector<int32_t>> ids;
     for (const std::string& p : prompts) ids.push_back(coder.text(p));
     std::vector<std::string> written;
-    for (const auto& w : write_on(*trained.model, ids, {.tokens = tokens, .stop = tokenizer->eod(), .vocab = tokenizer->vocab()})) written.push_back(tokenizer->decode(w));
+    const Continue how{.tokens = tokens, .stop = tokenizer->eod(), .vocab = tokenizer->vocab()};
+    for (const auto& w : write_on(*trained.model, ids, how)) written.push_back(tokenizer->decode(w));
     return written;
   };
 
@@ -144,7 +149,8 @@ int eval_tasks(const TaskOptions& o, const Common& common) {
                                     .softmax = o.softmax == "fp32" ? Softmax::fp32 : Softmax::bf16_emulate},
                           .bootstrap = o.bootstrap};
   Results results({.model = o.path, .checkpoint = trained.checkpoint.path.string(), .dtype = name(trained.model->dtype), .device = device.name(),
-                   .softmax = o.softmax, .tokenizer = tokenizer->identity(), .bos = o.bos, .data = o.data, .step = trained.checkpoint.step, .parameters = trained.model->parameter_count(),
+                   .softmax = o.softmax, .tokenizer = tokenizer->identity(), .bos = o.bos, .data = o.data, .step = trained.checkpoint.step,
+                   .parameters = trained.model->parameter_count(),
                    .batch = o.batch, .max_length = o.max_length, .limit = o.limit, .bootstrap = o.bootstrap}, o.output, o.samples, o.resume);
   if (!common.json) fmt::print("{}", Results::head()), std::fflush(stdout);
   for (const std::string& task : tasks) {

@@ -57,9 +57,11 @@ LengthBehaviour length_behaviour(Predictor& model, const HeldOutText& text, cons
   if (o.contexts.empty()) contexts.push_back(o.length);
   std::ranges::sort(contexts);
   contexts.erase(std::ranges::unique(contexts).begin(), contexts.end());
-  check(contexts[0] >= 1 && contexts.back() <= o.length, Exit::usage, "eval: --contexts must lie in [1,{}], the window; got {} to {}", o.length, contexts[0], contexts.back());
+  check(contexts[0] >= 1 && contexts.back() <= o.length, Exit::usage, "eval: --contexts must lie in [1,{}], the window; got {} to {}", o.length, contexts[0],
+      contexts.back());
   const std::vector<int64_t> targets = choose_targets(text, contexts.back(), o.targets);
-  check(!targets.empty(), Exit::bad_data, "eval: a context of {} tokens wants {} that long in the held-out data; give shorter --contexts, or a shorter --length",
+  check(!targets.empty(), Exit::bad_data,
+      "eval: a context of {} tokens wants {} that long in the held-out data; give shorter --contexts, or a shorter --length",
         contexts.back(), text.documents.empty() ? "a text" : "a document");
 
   int64_t all = 0, done = 0;
@@ -106,7 +108,8 @@ LengthBehaviour length_behaviour(Predictor& model, const HeldOutText& text, cons
   for (size_t k = 0; k < contexts.size(); ++k) {
     std::vector<double> gains;
     for (size_t i = 0; i < targets.size(); ++i) gains.push_back(losses[k][i] - losses.back()[i]);
-    result.contexts.push_back({.context = contexts[k], .loss = mean(losses[k]), .error = mean_error(losses[k]), .gain = mean(gains), .gain_error = mean_error(gains)});
+    result.contexts.push_back({.context = contexts[k], .loss = mean(losses[k]), .error = mean_error(losses[k]), .gain = mean(gains),
+        .gain_error = mean_error(gains)});
   }
   result.targets = int64_t(targets.size());
   result.effective_context = std::ranges::find_if(result.contexts, [](const ContextLoss& c) { return c.gain <= 0.01; })->context;

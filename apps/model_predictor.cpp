@@ -59,8 +59,10 @@ std::vector<std::vector<TokenScore>> ModelPredictor::ask(std::span<const Questio
   int64_t T = 0;
   std::vector<std::vector<TokenScore>> scores;
   for (const Question& q : questions) {
-    check(!q.targets.empty() && q.targets.size() <= q.input.size(), "score: wants 1 to {} targets, the tokens of the input; got {}", q.input.size(), q.targets.size());
-    for (const int32_t id : q.input) check(0 <= id && id < V, Exit::bad_data, "score: token {} is outside the model's vocabulary of {}; its tokenizer is another", id, V);
+    check(!q.targets.empty() && q.targets.size() <= q.input.size(), "score: wants 1 to {} targets, the tokens of the input; got {}", q.input.size(),
+        q.targets.size());
+    for (const int32_t id : q.input)
+      check(0 <= id && id < V, Exit::bad_data, "score: token {} is outside the model's vocabulary of {}; its tokenizer is another", id, V);
     T = std::max(T, int64_t(q.input.size()));
     scores.emplace_back(q.targets.size());
   }

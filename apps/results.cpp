@@ -48,7 +48,8 @@ std::string sanitized(std::string_view model) {
   return name;
 }
 
-Results::Results(EvaluationFacts facts, const Path& output, bool samples, bool resume_newest) : facts_(std::move(facts)), samples_(samples), begin_(seconds_now()) {
+Results::Results(EvaluationFacts facts, const Path& output, bool samples, bool resume_newest)
+    : facts_(std::move(facts)), samples_(samples), begin_(seconds_now()) {
   date_ = date_text(begin_);
   if (output.empty()) return;
   std::string name = sanitized(facts_.model);
@@ -170,9 +171,11 @@ std::string Results::rows(const std::string& task) const {
   check(found != nullptr, "results: no task '{}'", task);
   const TaskResult& r = *found;
   std::string text;
-  for (const Metric& m : r.metrics)
-    text += fmt::format("{:<22} {:>7}  {:<16} {:>12.4f}    {}\n", &m == &r.metrics.front() ? r.task : "", &m == &r.metrics.front() ? std::to_string(r.used) : "",
-                        m.name, m.value, m.error && std::isfinite(*m.error) ? fmt::format("{:.4f}", *m.error) : "N/A");
+  for (const Metric& m : r.metrics) {
+    const bool first = &m == &r.metrics.front();
+    const std::string error = m.error && std::isfinite(*m.error) ? fmt::format("{:.4f}", *m.error) : "N/A";
+    text += fmt::format("{:<22} {:>7}  {:<16} {:>12.4f}    {}\n", first ? r.task : "", first ? std::to_string(r.used) : "", m.name, m.value, error);
+  }
   return text;
 }
 

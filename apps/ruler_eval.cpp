@@ -16,7 +16,8 @@ namespace {
 
 // Into a task's configs: what its samples follow from.
 std::vector<std::pair<std::string, std::string>> notes_of(const RulerTask& t, const RulerMaterials& materials, const RulerEvaluation& how) {
-  return {{"templates", t.published() ? "\"ruler\"" : "\"ruler-like\""}, {"haystack", Json(materials.haystack.name()).dump()}, {"seed", std::to_string(how.seed)},
+  return {{"templates", t.published() ? "\"ruler\"" : "\"ruler-like\""}, {"haystack", Json(materials.haystack.name()).dump()}, {"seed",
+      std::to_string(how.seed)},
           {"compat", how.compat ? "true" : "false"}};
 }
 
@@ -69,10 +70,12 @@ TaskResult evaluate_ruler(const Writer& writer, const std::string& task, const s
         scores.push_back(ruler_score(written[k], s.answers));
         any.push_back(scores.back() > 0);
         const std::string target = python_list(s.answers);
-        const std::string doc = sha256(Json{{"input", s.prompt}, {"outputs", s.answers}}.dump(2, ' ', false, Json::error_handler_t::replace)), prompt = sha256(prompts[k]), wanted = sha256(target);
+        const std::string doc = sha256(Json{{"input", s.prompt}, {"outputs", s.answers}}.dump(2, ' ', false, Json::error_handler_t::replace)),
+            prompt = sha256(prompts[k]), wanted = sha256(target);
         hashes += doc + prompt + wanted;
         Json line{{"doc_id", begin + int64_t(k)},
-                  {"doc", {{"index", begin + int64_t(k)}, {"input", s.prompt}, {"outputs", s.answers}, {"length", n}, {"max_length", length}, {"gen_prefix", s.prefix}}},
+                  {"doc", {{"index", begin + int64_t(k)}, {"input", s.prompt}, {"outputs", s.answers}, {"length", n}, {"max_length", length}, {"gen_prefix",
+                      s.prefix}}},
                   {"target", target},
                   {"arguments", {{"gen_args_0", {{"arg_0", prompts[k]}, {"arg_1", {{"do_sample", false}, {"max_gen_toks", t.new_tokens()}}}}}}},
                   {"resps", Json::array({Json::array({written[k]})})},
@@ -91,7 +94,8 @@ TaskResult evaluate_ruler(const Writer& writer, const std::string& task, const s
     result.metrics.push_back({.name = name, .value = mean(scores), .error = mean_error(scores)});
     if (qa) result.metrics.push_back({.name = name + "_any", .value = mean(any), .error = mean_error(any)});
     result.all += count, result.used += count;
-    lengths[name] = {{"samples", count}, {"size", t.size()}, {"mean_prompt_tokens", tokens.value() / double(count)}, {"longest_prompt_tokens", longest}, {"max_gen_toks", t.new_tokens()}};
+    lengths[name] = {{"samples", count}, {"size", t.size()}, {"mean_prompt_tokens", tokens.value() / double(count)}, {"longest_prompt_tokens", longest},
+        {"max_gen_toks", t.new_tokens()}};
     result.hash = sha256(hashes);
     result.notes = notes_of(t, materials, how);
     result.notes.push_back({"lengths", lengths.dump()});

@@ -28,7 +28,8 @@ Json sample(size_t id, const TaskDocument& d, const std::string& target, const s
   for (const auto& [name, value] : metrics.items()) names.push_back(name);
   const std::string doc = sha256(d.record), prompt = sha256(asked.empty() ? d.text : asked[0].context), wanted = sha256(target);
   hashes += doc + prompt + wanted;
-  Json s{{"doc_id", id},       {"doc", Json::parse(d.record)}, {"target", target},  {"arguments", arguments}, {"resps", responses},      {"filtered_resps", filtered},
+  Json s{{"doc_id", id},       {"doc", Json::parse(d.record)}, {"target", target},  {"arguments", arguments}, {"resps", responses},      {"filtered_resps",
+      filtered},
          {"filter", "none"},   {"metrics", names},             {"doc_hash", doc},   {"prompt_hash", prompt},  {"target_hash", wanted}};
   s.update(metrics);
   return s;
@@ -46,7 +47,8 @@ Metric share(const char* name, const std::vector<double>& right) { return {.name
 }  // namespace
 
 TaskResult evaluate_zero_shot(Predictor& model, const Coder& coder, const ZeroShotTask& task, const TaskDocuments& documents, const ZeroShotOptions& o) {
-  TaskResult result{.task = task.name, .kind = task.kind == TaskKind::text ? "loglikelihood_rolling" : task.kind == TaskKind::last_word ? "loglikelihood" : "multiple_choice",
+  const char* kind = task.kind == TaskKind::text ? "loglikelihood_rolling" : task.kind == TaskKind::last_word ? "loglikelihood" : "multiple_choice";
+  TaskResult result{.task = task.name, .kind = kind,
                     .version = task.version, .metrics = {}, .all = documents.all, .used = int64_t(documents.documents.size())};
   std::string hashes;
   const auto keep = [&](const Json& s) { result.samples.push_back(s.dump(-1, ' ', false, Json::error_handler_t::replace)); };
@@ -61,7 +63,8 @@ TaskResult evaluate_zero_shot(Predictor& model, const Coder& coder, const ZeroSh
       const TaskDocument& d = documents.documents[i];
       total.add(scores[i].log_probability);
       words += d.words, bytes += d.bytes, tokens += scores[i].tokens;
-      Json s = sample(i, d, d.text, {}, {}, false, {{"loglikelihood", scores[i].log_probability}, {"words", d.words}, {"bytes", d.bytes}, {"tokens", scores[i].tokens}}, hashes);
+      Json s = sample(i, d, d.text, {}, {}, false, {{"loglikelihood", scores[i].log_probability}, {"words", d.words}, {"bytes", d.bytes}, {"tokens",
+          scores[i].tokens}}, hashes);
       keep(s);
     }
     check(bytes > 0 && tokens > 0, Exit::bad_data, "{}: the texts are empty", task.name);

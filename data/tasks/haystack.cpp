@@ -34,7 +34,8 @@ constexpr std::array patterns{
 
 bool is_vowel(char c) { return std::string_view("aeiou").find(c) != std::string_view::npos; }
 
-constexpr std::array abbreviations{"mr", "mrs", "ms", "dr", "prof", "st", "vs", "etc", "e.g", "i.e", "inc", "jr", "sr", "no", "vol", "fig", "gen", "col", "capt", "u.s"};
+constexpr std::array abbreviations{"mr", "mrs", "ms", "dr", "prof", "st", "vs", "etc", "e.g", "i.e", "inc", "jr", "sr", "no", "vol", "fig", "gen", "col",
+    "capt", "u.s"};
 
 bool closes(int32_t c) { return c == '"' || c == '\'' || c == ')' || c == ']' || c == 0x201d || c == 0x2019; }
 bool opens(int32_t c) { return c == '"' || c == '\'' || c == '(' || c == '[' || c == 0x201c || c == 0x2018; }

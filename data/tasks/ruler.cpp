@@ -66,7 +66,8 @@ RulerSample RulerTask::sample(uint64_t index) const {
 
 const std::vector<std::string>& ruler_tasks() {
   static const std::vector<std::string> all{"niah_single_1",   "niah_single_2",   "niah_single_3", "niah_multikey_1", "niah_multikey_2", "niah_multikey_3",
-                                            "niah_multivalue", "niah_multiquery", "vt",            "cwe",             "fwe",             "qa_squad", "qa_hotpot"};
+                                            "niah_multivalue", "niah_multiquery", "vt",            "cwe",             "fwe",             "qa_squad",
+                                                "qa_hotpot"};
   return all;
 }
 

@@ -62,7 +62,8 @@ class Vt final : public RulerTask {
     for (size_t i = 0; i < names.size(); ++i)
       lines.insert(lines.begin() + int64_t(places[i] + i), i ? "VAR " + names[i] + " = VAR " + names[i - 1] + " " : "VAR " + names[0] + " = " + value);
     const std::string context = python::replace(join(lines, " "), ". \n", ".\n"), count = std::to_string(names.size());
-    return {.prompt = fill(t_["vt"], {{"context", context}, {"query", value}}), .prefix = fill(t_["vt_prefix"], {{"num_v", count}, {"query", value}}), .answers = names};
+    return {.prompt = fill(t_["vt"], {{"context", context}, {"query", value}}), .prefix = fill(t_["vt_prefix"], {{"num_v", count}, {"query", value}}),
+        .answers = names};
   }
 
   const Templates& t_;
@@ -133,7 +134,8 @@ class Fwe final : public RulerTask {
       all.insert(all.end(), size_t(double(n) / (rank * rank) / zeta2), code[k]);
     }
     draws.shuffle(all);
-    return {.prompt = fill(t_["fwe"], {{"context", join(all, " ")}, {"query", ""}}), .prefix = t_["fwe_prefix"], .answers = {code.begin() + 1, code.begin() + 4}};
+    return {.prompt = fill(t_["fwe"], {{"context", join(all, " ")}, {"query", ""}}), .prefix = t_["fwe_prefix"], .answers = {code.begin() + 1,
+        code.begin() + 4}};
   }
 
  private:

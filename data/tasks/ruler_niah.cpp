@@ -64,7 +64,9 @@ class Niah final : public RulerTask {
         if (used.insert(s).second && !(r_.hay == Hay::essay && m_.haystack.contains(s))) return s;
       }
     };
-    const auto needle = [&](const std::string& key, const std::string& value) { return fill_type(t_["niah_needle"], plural(r_.value), {{"key", key}, {"value", value}}); };
+    const auto needle = [&](const std::string& key, const std::string& value) {
+      return fill_type(t_["niah_needle"], plural(r_.value), {{"key", key}, {"value", value}});
+    };
     std::vector<std::string> keys, needles;
     std::vector<std::vector<std::string>> values;
     for (uint64_t k = 0; k < r_.keys; ++k) {

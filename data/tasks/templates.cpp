@@ -76,8 +76,8 @@ Templates::Templates(const Path& directory) : Templates() {
     if (!std::filesystem::exists(file, error)) continue;
     any = true;
     std::string text = read_file(file);
-    if (!is_published(s, text) && text.ends_with('\n') && (is_published(s, std::string_view(text).substr(0, text.size() - 1)) || s.name != std::string("vt_noise")))
-      text.pop_back();
+    const std::string_view trimmed = std::string_view(text).substr(0, text.size() - text.ends_with('\n'));
+    if (!is_published(s, text) && (is_published(s, trimmed) || s.name != std::string("vt_noise"))) text.resize(trimmed.size());
     for (const char* place : s.places) check(has_place(text, place), Exit::bad_data, "{}: the template wants {}; it is not there", file.string(), place);
     texts_[s.name] = std::move(text);
   }

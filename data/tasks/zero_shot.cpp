@@ -188,9 +188,11 @@ const ZeroShotTask* find_zero_shot_task(std::string_view name) {
 TaskDocuments read_task(const ZeroShotTask& task, const Path& directory, int64_t limit) {
   const Path file = directory / (task.name + ".jsonl"), labels_file = directory / "piqa.lst";
   std::error_code error;
-  check(std::filesystem::is_directory(directory, error), Exit::no_input, "{}: no such directory; --data names the one that holds {}.jsonl", directory.string(), task.name);
+  check(std::filesystem::is_directory(directory, error), Exit::no_input, "{}: no such directory; --data names the one that holds {}.jsonl", directory.string(),
+      task.name);
   if (task.name == "text" && !std::filesystem::exists(file, error)) return read_text_files(task, directory, limit);
-  const std::string contents = read_file(file), labels_contents = task.name == "piqa" && std::filesystem::exists(labels_file, error) ? read_file(labels_file) : "";
+  const bool has_labels = task.name == "piqa" && std::filesystem::exists(labels_file, error);
+  const std::string contents = read_file(file), labels_contents = has_labels ? read_file(labels_file) : "";
   const std::vector<std::string_view> lines = lines_of(contents), labels = lines_of(labels_contents);
   TaskDocuments all;
   for (size_t i = 0; i < lines.size(); ++i) {

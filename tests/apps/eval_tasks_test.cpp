@@ -28,14 +28,16 @@ struct Trained : Tiny {
 
 TEST_CASE("eval --tasks: results in the harness's form, the same at any batch, and nothing but what was asked for") {
   const Trained t;
-  t.file("piqa.jsonl", "{\"goal\": \"slow\", \"sol1\": \"head\", \"sol2\": \"decays with\", \"label\": 1}\n{\"goal\": \"the\", \"sol1\": \"é\", \"sol2\": \"state\", \"label\": 1}\n"
+  t.file("piqa.jsonl",
+      "{\"goal\": \"slow\", \"sol1\": \"head\", \"sol2\": \"decays with\", \"label\": 1}\n{\"goal\": \"the\", \"sol1\": \"é\", \"sol2\": \"state\", \"label\": 1}\n"
                        "{\"goal\": \"g\", \"sol1\": \"a\", \"sol2\": \"b\", \"label\": 0}\n");
   t.file("lambada_openai.jsonl", "{\"text\": \"the slow head remembers longest\"}\n{\"text\": \"state decays with position\"}\n");
   t.file("text.jsonl", "{\"text\": \"state decays with position and the slow head remembers longest.\"}\n");
   const Ended e = run(t, t.eval({"--tasks", "piqa,lambada_openai,text", "--output", t.dir("out"), "--samples", "--json", "--bootstrap", "1000"}));
   REQUIRE_MESSAGE(e.code == 0, e.err);
   const auto j = nlohmann::json::parse(e.out);
-  for (const char* key : {"results", "group_subtasks", "configs", "versions", "n-shot", "higher_is_better", "n-samples", "config", "git_hash", "date", "task_hashes"})
+  for (const char* key : {"results", "group_subtasks", "configs", "versions", "n-shot", "higher_is_better", "n-samples", "config", "git_hash", "date",
+      "task_hashes"})
     CHECK_MESSAGE(j.contains(key), key);
   CHECK(j["results"]["piqa"]["alias"] == "piqa");
   for (const char* key : {"acc,none", "acc_stderr,none", "acc_norm,none", "acc_norm_stderr,none"}) CHECK(j["results"]["piqa"].contains(key));
@@ -64,7 +66,8 @@ TEST_CASE("eval --tasks: results in the harness's form, the same at any batch, a
   CHECK(stored["task_hashes"] == j["task_hashes"]);
 
   for (const char* batch : {"1", "2"}) {
-    const auto again = nlohmann::json::parse(run(t, t.eval({"--tasks", "piqa,lambada_openai,text", "--json", "--bootstrap", "1000", "--batch", batch})).out)["results"];
+    const auto again = nlohmann::json::parse(run(t, t.eval({"--tasks", "piqa,lambada_openai,text", "--json", "--bootstrap", "1000", "--batch",
+        batch})).out)["results"];
     CHECK(again["piqa"] == j["results"]["piqa"]);
     CHECK(again["text"]["bits_per_byte,none"].get<double>() == doctest::Approx(j["results"]["text"]["bits_per_byte,none"].get<double>()).epsilon(1e-5));
   }
@@ -96,7 +99,8 @@ TEST_CASE("eval --tasks: RULER needs no file; groups, the harness's names, and l
     a.insert(a.end(), more.begin(), more.end());
     return a;
   };
-  const Ended e = run(t, eval({"--tasks", "niah_single_1,ruler_fwe", "--length", "1024", "2048", "--limit", "3", "--json", "--output", t.dir("out"), "--samples"}));
+  const Ended e = run(t, eval({"--tasks", "niah_single_1,ruler_fwe", "--length", "1024", "2048", "--limit", "3", "--json", "--output", t.dir("out"),
+      "--samples"}));
   REQUIRE_MESSAGE(e.code == 0, e.err);
   const auto j = nlohmann::json::parse(e.out);
   for (const char* task : {"niah_single_1", "fwe"}) {
@@ -113,12 +117,14 @@ TEST_CASE("eval --tasks: RULER needs no file; groups, the harness's names, and l
       CHECK(std::ranges::count(lines, '\n') == 6);
     }
   // The same again, whatever the batch: the same samples, and the same words written.
-  const auto again = nlohmann::json::parse(run(t, eval({"--tasks", "niah_single_1,fwe", "--length", "1024", "2048", "--limit", "3", "--json", "--batch", "1"})).out);
+  const auto again = nlohmann::json::parse(run(t, eval({"--tasks", "niah_single_1,fwe", "--length", "1024", "2048", "--limit", "3", "--json", "--batch",
+      "1"})).out);
   CHECK(again["results"] == j["results"]);
   CHECK(again["task_hashes"] == j["task_hashes"]);
   const Ended table = run(t, eval({"--tasks", "niah", "--length", "2048", "--limit", "1"}));
   CHECK(table.code == 0);
-  for (const char* text : {"niah_multikey_3 ", "niah_multiquery ", "ruler-like: with this project's sentences"}) CHECK(table.out.find(text) != std::string::npos);
+  for (const char* text : {"niah_multikey_3 ", "niah_multiquery ",
+      "ruler-like: with this project's sentences"}) CHECK(table.out.find(text) != std::string::npos);
 
   refuses(t, eval({"--tasks", "niah_single_1,vt", "--length", "1024"}), 78, "eval: vt does not fit into --length 1024: with this tokenizer it takes ");
   refuses(t, eval({"--tasks", "qa_squad"}), 66, "eval: qa_squad wants --squad FILE");
@@ -131,7 +137,8 @@ TEST_CASE("eval --tasks: RULER needs no file; groups, the harness's names, and l
 
 TEST_CASE("eval --resume: what a results file holds is taken over, whole; other settings begin anew") {
   const Trained t;
-  t.file("piqa.jsonl", "{\"goal\": \"slow\", \"sol1\": \"head\", \"sol2\": \"decays with\", \"label\": 1}\n{\"goal\": \"the\", \"sol1\": \"a\", \"sol2\": \"state\", \"label\": 1}\n");
+  t.file("piqa.jsonl",
+      "{\"goal\": \"slow\", \"sol1\": \"head\", \"sol2\": \"decays with\", \"label\": 1}\n{\"goal\": \"the\", \"sol1\": \"a\", \"sol2\": \"state\", \"label\": 1}\n");
   t.file("text.jsonl", "{\"text\": \"state decays with position\"}\n");
   const std::vector<std::string> all{"--tasks", "piqa,text,niah_single_1", "--length", "1024", "--limit", "2", "--output", t.dir("out"), "--json"};
   const auto with = [&](std::vector<std::string> more) {

@@ -101,7 +101,8 @@ TEST_CASE("what the data cannot give is said") {
     return "";
   };
   CHECK(message(text(1), {}) == "eval: positions want held-out text of at least 2 tokens; there are 1");
-  CHECK(message(text(100), {.length = 100}) == "eval: a context of 100 tokens wants a text that long in the held-out data; give shorter --contexts, or a shorter --length");
+  CHECK(message(text(100),
+      {.length = 100}) == "eval: a context of 100 tokens wants a text that long in the held-out data; give shorter --contexts, or a shorter --length");
   CHECK(message(text(1000, {0, 50}), {.length = 960}).find("wants a document that long") != std::string::npos);
   CHECK(message(text(100), {.length = 50, .contexts = {10, 51}}) == "eval: --contexts must lie in [1,50], the window; got 10 to 51");
 }

@@ -44,7 +44,8 @@ std::string oracle(const std::string& prompt) {
 }
 
 RulerEvaluation how(std::vector<int64_t> lengths) {
-  return {.lengths = std::move(lengths), .samples = 10, .batch = 4, .seed = 0, .compat = false, .tokens = [](std::string_view s) { return int64_t(s.size() + 3) / 4; }};
+  return {.lengths = std::move(lengths), .samples = 10, .batch = 4, .seed = 0, .compat = false,
+      .tokens = [](std::string_view s) { return int64_t(s.size() + 3) / 4; }};
 }
 
 }  // namespace
@@ -111,7 +112,8 @@ TEST_CASE("is_finished: every length, and the same samples") {
   const RulerMaterials m{.templates = {}, .haystack = Haystack::synthetic(2000), .words = built_in_words(), .squad = {}, .hotpot = {}};
   RulerEvaluation h = how({1024});
   const auto fitted = fit_ruler("niah_single_1", m, h);
-  const TaskResult r = evaluate_ruler([](const std::vector<std::string>& p, int64_t) { return std::vector<std::string>(p.size()); }, "niah_single_1", fitted, m, h);
+  const TaskResult r = evaluate_ruler([](const std::vector<std::string>& p, int64_t) { return std::vector<std::string>(p.size()); }, "niah_single_1", fitted,
+      m, h);
   CHECK(is_finished(r, fitted, m, h));
   RulerEvaluation more = how({1024, 2048});
   CHECK_FALSE(is_finished(r, fitted, m, more));

@@ -56,7 +56,8 @@ class Flat final : public Predictor {  // every token is as likely as every othe
 
 TEST_CASE("choices: acc, acc_norm and their errors, by brute force") {
   const std::vector<std::string> contexts{"Question: one\nAnswer:", "Question: two?\nAnswer:", "The sky", "naïve", "k"};
-  const std::vector<std::vector<std::string>> choices{{"yes", "a much longer answer", "no"}, {"x", "yy"}, {"is blue and wide", "falls", "", "é"}, {"été", "ete"}, {"q", "r"}};
+  const std::vector<std::vector<std::string>> choices{{"yes", "a much longer answer", "no"}, {"x", "yy"}, {"is blue and wide", "falls", "", "é"}, {"été",
+      "ete"}, {"q", "r"}};
   for (const int64_t gold : {0, 1}) {
     TaskDocuments d{.documents = {}, .all = 9};
     std::vector<double> right, normed;
@@ -109,7 +110,8 @@ TEST_CASE("last word: perplexity per word, not per token; acc wants every token 
   std::string greedy = "k";
   while (greedy.size() < 4) greedy += char(ToyBigram::likeliest(greedy.back()));
   greedy.erase(0, 1);
-  const std::vector<std::pair<std::string, std::string>> texts{{"He met", " Bob"}, {"", " one"}, {"a longer text before the", " word"}, {"z", " été"}, {"k", greedy}};
+  const std::vector<std::pair<std::string, std::string>> texts{{"He met", " Bob"}, {"", " one"}, {"a longer text before the", " word"}, {"z", " été"}, {"k",
+      greedy}};
   std::vector<double> ll, right;
   TaskDocuments d{.documents = {}, .all = 5};
   for (const auto& [context, word] : texts) {
@@ -152,7 +154,8 @@ TEST_CASE("text: one sum over all documents; words and bytes of the page, tokens
 
 TEST_CASE("samples: the harness's fields, and a hash of the task") {
   Flat flat;
-  const TaskResult r = evaluate_zero_shot(flat, toy_coder(), task("piqa"), {{document({{"Q", " a", 1}, {"Q", " bc", 2}}, 1), document({{"R", " a", 1}, {"R", " b", 1}}, 0)}, 2}, {});
+  const TaskResult r = evaluate_zero_shot(flat, toy_coder(), task("piqa"), {{document({{"Q", " a", 1}, {"Q", " bc", 2}}, 1), document({{"R", " a", 1}, {"R",
+      " b", 1}}, 0)}, 2}, {});
   REQUIRE(r.samples.size() == 2);
   const auto s = nlohmann::json::parse(r.samples[0]);
   CHECK(s["doc_id"] == 0);
@@ -169,5 +172,6 @@ TEST_CASE("samples: the harness's fields, and a hash of the task") {
   CHECK(s["target_hash"] == sha256("1"));
   const auto t = nlohmann::json::parse(r.samples[1]);
   const auto text = [](const nlohmann::json& j, const char* key) { return j[key].get<std::string>(); };
-  CHECK(r.hash == sha256(text(s, "doc_hash") + text(s, "prompt_hash") + text(s, "target_hash") + text(t, "doc_hash") + text(t, "prompt_hash") + text(t, "target_hash")));
+  CHECK(r.hash == sha256(text(s, "doc_hash") + text(s, "prompt_hash") + text(s, "target_hash") + text(t, "doc_hash") + text(t, "prompt_hash") + text(t,
+      "target_hash")));
 }

@@ -80,7 +80,8 @@ TEST_CASE("needles: as many as the table says, one sentence each, answers in the
   };
   const char *number = "[1-9][0-9]{6}", *uuid = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}";
   for (const Want& w : {Want{"niah_single_1", 1, 1, 1, number, true}, Want{"niah_single_2", 1, 1, 1, number, true}, Want{"niah_single_3", 1, 1, 1, uuid, true},
-                        Want{"niah_multikey_1", 4, 1, 1, number, true}, Want{"niah_multikey_2", 0, 1, 1, number, true}, Want{"niah_multikey_3", 0, 1, 1, uuid, true},
+                        Want{"niah_multikey_1", 4, 1, 1, number, true}, Want{"niah_multikey_2", 0, 1, 1, number, true}, Want{"niah_multikey_3", 0, 1, 1, uuid,
+                            true},
                         Want{"niah_multivalue", 4, 4, 1, number, false}, Want{"niah_multiquery", 4, 4, 4, number, false}}) {
     CAPTURE(w.name);
     const auto t = task(w.name, 2048);
@@ -100,7 +101,8 @@ TEST_CASE("needles: as many as the table says, one sentence each, answers in the
       CHECK(asked == std::set<std::string>(s.answers.begin(), s.answers.end()));
       // Singular for one answer: "A secret number is ...", "Which is the secret number ...".
       CHECK(s.prompt.starts_with(w.one ? "A secret " : "Some secret "));
-      CHECK(s.prompt.find(w.one ? "\nWhich is the secret " + kind.substr(0, kind.size() - 1) + " that" : "\nWhich are all the secret " + kind + " that") != std::string::npos);
+      CHECK(s.prompt.find(w.one ? "\nWhich is the secret " + kind.substr(0, kind.size() - 1) + " that"
+          : "\nWhich are all the secret " + kind + " that") != std::string::npos);
       CHECK(s.prefix.ends_with(w.one ? " is" : " are"));
       CHECK(s.input() == s.prompt + " " + s.prefix);
       if (w.queries == 4) CHECK(matches(s.prefix, "for (\\S+, \\S+, \\S+, and \\S+) are$").size() == 1);
@@ -147,7 +149,8 @@ TEST_CASE("a value that the haystack holds already is not hidden in it") {
   const Scratch scratch;
   std::string digits;  // of 9 million seven-digit numbers, those of this task's first draws
   RulerMaterials plain{.templates = {}, .haystack = Haystack::synthetic(500), .words = built_in_words(), .squad = {}, .hotpot = {}};
-  const auto value = [](const RulerMaterials& m) { return make_ruler_task("niah_single_2", m, {.length = 4096, .seed = 0, .compat = false, .tokens = quarters})->sample(0).answers[0]; };
+  const auto value = [](const RulerMaterials& m) { return make_ruler_task("niah_single_2", m, {.length = 4096, .seed = 0, .compat = false,
+      .tokens = quarters})->sample(0).answers[0]; };
   const std::string first = value(plain);
   write_file(scratch / "hay.txt", std::string(plain.haystack.front(500)) + " " + first + ".");
   RulerMaterials holds{.templates = {}, .haystack = Haystack::of_files({scratch / "hay.txt"}, 501), .words = built_in_words(), .squad = {}, .hotpot = {}};
@@ -282,7 +285,8 @@ TEST_CASE("a length that is too short says what is needed") {
   expect_failure([&] { task("vt", 300); }, Exit::bad_config, "eval: vt does not fit into --length 300: with this tokenizer it takes ");
   expect_failure([&] { task("niah_single_1", 100); }, Exit::bad_config, "eval: niah_single_1 does not fit into --length 100: with this tokenizer it takes ");
   const auto bytes = [](std::string_view s) { return int64_t(s.size()); };
-  const auto t = make_ruler_task("niah_single_2", materials(), {.length = 1024, .seed = 0, .compat = false, .tokens = bytes});  // not one step of 500 words fits
+  const auto t = make_ruler_task("niah_single_2", materials(), {.length = 1024, .seed = 0, .compat = false,
+      .tokens = bytes});  // not one step of 500 words fits
   CHECK(t->size() < 500);
   CHECK(t->size() > 50);
   CHECK(t->sample(0).input().size() + 128 <= 1024);

@@ -17,7 +17,8 @@ TEST_CASE("fill: places by name, values not looked at again, other braces as the
 
 TEST_CASE("ours are not taken for the published ones") {
   const Templates t;
-  for (const char* name : {"niah", "niah_needle", "niah_repeat", "niah_prefix_one", "niah_prefix_many", "vt", "vt_prefix", "vt_noise", "cwe", "cwe_prefix", "fwe",
+  for (const char* name : {"niah", "niah_needle", "niah_repeat", "niah_prefix_one", "niah_prefix_many", "vt", "vt_prefix", "vt_noise", "cwe", "cwe_prefix",
+      "fwe",
                            "fwe_prefix", "qa"}) {
     CAPTURE(name);
     CHECK_FALSE(t.published({name}));

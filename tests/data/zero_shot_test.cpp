@@ -25,7 +25,8 @@ void asks(const TaskDocument& d, size_t i, const std::string& context, const std
 
 TEST_CASE("lambada_openai: the last piece between single spaces") {
   const Scratch s;
-  const auto d = read(s, "lambada_openai", "{\"text\": \"He said  hello\\nto Bob\"}\n\n{\"text\": \"one\"}\n{\"text\": \"ends with \"}\n{\"text\": \"über  naïve\"}\n{\"text\": \"a\\tb c\"}\n").documents;
+  const auto d = read(s, "lambada_openai",
+      "{\"text\": \"He said  hello\\nto Bob\"}\n\n{\"text\": \"one\"}\n{\"text\": \"ends with \"}\n{\"text\": \"über  naïve\"}\n{\"text\": \"a\\tb c\"}\n").documents;
   REQUIRE(d.size() == 5);
   asks(d[0], 0, "He said  hello\nto", " Bob", 3);
   asks(d[1], 0, "", " one", 3);
@@ -158,13 +159,18 @@ TEST_CASE("records that do not fit are named by file and line") {
   refuses("piqa", "{\"goal\": \"\xff\"}\n", "piqa.jsonl:1: a line must be one JSON value, in UTF-8");
   refuses("piqa", "[1]\n", "piqa.jsonl:1: a record must be a JSON object; got array");
   refuses("piqa", "\n\n", "piqa.jsonl: holds no record");
-  refuses("hellaswag", R"({"activity_label": "a", "ctx_a": "b", "ctx_b": "c", "endings": ["a"], "label": 0})", "hellaswag.jsonl:1: hellaswag wants four endings; got [\"a\"]");
+  refuses("hellaswag", R"({"activity_label": "a", "ctx_a": "b", "ctx_b": "c", "endings": ["a"], "label": 0})",
+      "hellaswag.jsonl:1: hellaswag wants four endings; got [\"a\"]");
   refuses("winogrande", R"({"sentence": "no blank", "option1": "a", "option2": "b", "answer": "1"})", "wants a '_' in the sentence; got \"no blank\"");
   refuses("winogrande", R"({"sentence": "a _", "option1": "a", "option2": "b", "answer": "3"})", "wants a number from 1 to 2 in 'answer'; got \"3\"");
-  refuses("arc_easy", R"({"question": "q", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "C"})", "wants an answerKey among the labels [\"A\",\"B\"]; got 'C'");
-  refuses("arc_easy", R"({"question": "q", "choices": {"text": ["a", "b"], "label": ["A"]}, "answerKey": "A"})", "at least two choices and a label for each; got 2 and 1");
-  refuses("openbookqa", R"({"question": {"stem": "q"}, "answerKey": "A"})", "openbookqa wants the field 'question.choices'; the record has question, answerKey");
-  expect_failure([&] { read_task(*find_zero_shot_task("arc_easy"), s / "nowhere", 0); }, Exit::no_input, "nowhere: no such directory; --data names the one that holds arc_easy.jsonl");
+  refuses("arc_easy", R"({"question": "q", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "C"})",
+      "wants an answerKey among the labels [\"A\",\"B\"]; got 'C'");
+  refuses("arc_easy", R"({"question": "q", "choices": {"text": ["a", "b"], "label": ["A"]}, "answerKey": "A"})",
+      "at least two choices and a label for each; got 2 and 1");
+  refuses("openbookqa", R"({"question": {"stem": "q"}, "answerKey": "A"})",
+      "openbookqa wants the field 'question.choices'; the record has question, answerKey");
+  expect_failure([&] { read_task(*find_zero_shot_task("arc_easy"), s / "nowhere", 0); }, Exit::no_input,
+      "nowhere: no such directory; --data names the one that holds arc_easy.jsonl");
   const Scratch empty;
   expect_failure([&] { read_task(*find_zero_shot_task("piqa"), empty.path, 0); }, Exit::no_input, "piqa.jsonl");
   CHECK(find_zero_shot_task("piqua") == nullptr);
