@@ -201,7 +201,8 @@ TEST_CASE("train: a second signal ends at once, and the last checkpoint is whole
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
   p.kill(SIGTERM);
   const Ended e = p.wait();
-  CHECK(e.code == 143);
+  // Both may come at once on a busy machine, and then in either order.
+  CHECK((e.code == 143 || e.code == 130));
   const auto last = latest_checkpoint(Path(t.dir("a")) / "checkpoints");  // verifies every byte
   REQUIRE(last.has_value());
   CHECK(last->step >= 1);
