@@ -1,14 +1,15 @@
 // byte_source: what was packed comes out again, however it lies in frames, and damage is named.
 #include "data/byte_source.h"
 
-#include <zlib.h>
 #include <zstd.h>
 
 #include "tensor/random.h"
+#include "tests/data/texts.h"
 #include "tests/support/scratch.h"
 
 using namespace taper;
 using test::expect_failure;
+using test::gzip;
 using test::Scratch;
 
 namespace {
@@ -23,20 +24,6 @@ std::string zstd(std::string_view text, int window_log = 0) {
   ZSTD_compressStream2(c, &out, &in, ZSTD_e_end);
   ZSTD_freeCCtx(c);
   packed.resize(out.pos);
-  return packed;
-}
-
-std::string gzip(std::string_view text) {
-  std::string packed(compressBound(text.size()) + 100, '\0');
-  z_stream s{};
-  deflateInit2(&s, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY);
-  s.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(text.data()));
-  s.avail_in = uInt(text.size());
-  s.next_out = reinterpret_cast<Bytef*>(packed.data());
-  s.avail_out = uInt(packed.size());
-  deflate(&s, Z_FINISH);
-  packed.resize(packed.size() - s.avail_out);
-  deflateEnd(&s);
   return packed;
 }
 

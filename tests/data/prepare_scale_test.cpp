@@ -1,7 +1,6 @@
 // prepare at scale: any number of threads, packed inputs, text that is not UTF-8, and work that goes on after it was stopped.
 #include <sys/wait.h>
 #include <unistd.h>
-#include <zlib.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -13,10 +12,13 @@
 #include "data/shard.h"
 #include "tensor/parallel.h"
 #include "tensor/random.h"
+#include "tests/data/texts.h"
 #include "tests/support/scratch.h"
 
 using namespace taper;
+using test::documents_of;
 using test::expect_failure;
+using test::gzip;
 using test::Scratch;
 namespace fs = std::filesystem;
 
@@ -27,20 +29,6 @@ struct Threads {  // back to what it was at the end
   explicit Threads(int n) { set_thread_count(n); }
   ~Threads() { set_thread_count(before); }
 };
-
-std::string gzip(const std::string& text) {
-  std::string packed(compressBound(text.size()) + 100, '\0');
-  z_stream s{};
-  deflateInit2(&s, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY);
-  s.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(text.data()));
-  s.avail_in = uInt(text.size());
-  s.next_out = reinterpret_cast<Bytef*>(packed.data());
-  s.avail_out = uInt(packed.size());
-  deflate(&s, Z_FINISH);
-  packed.resize(packed.size() - s.avail_out);
-  deflateEnd(&s);
-  return packed;
-}
 
 std::string words(uint64_t seed, size_t bytes) {
   const Random random(seed, "words");
@@ -85,18 +73,6 @@ std::map<std::string, std::string> shards_in(const Path& directory) {
   for (const auto& entry : fs::directory_iterator(directory))
     if (!entry.path().filename().string().starts_with("journal")) files[entry.path().filename().string()] = read_file(entry.path());
   return files;
-}
-
-std::vector<std::string> documents_of(const Path& directory, const std::string& split) {
-  const TokenStream stream(directory, split);
-  std::vector<int32_t> tokens(size_t(stream.tokens()));
-  stream.read(0, tokens);
-  std::vector<std::string> documents;
-  for (const int32_t token : tokens) {
-    if (token == 256) documents.emplace_back();
-    else documents.at(documents.size() - 1) += char(uint8_t(token));
-  }
-  return documents;
 }
 
 bool same_report(const PrepareReport& a, const PrepareReport& b) {

@@ -11,29 +11,16 @@
 #include <set>
 
 #include "data/documents.h"
-#include "data/shard.h"
+#include "tests/data/texts.h"
 #include "tests/support/scratch.h"
 
 using namespace taper;
+using test::documents_of;
 using test::expect_failure;
 using test::Scratch;
 namespace fs = std::filesystem;
 
 namespace {
-
-// The documents of a split, as text.
-std::vector<std::string> documents_of(const Path& directory, const std::string& split) {
-  const TokenStream stream(directory, split, "bytes:v1");
-  std::vector<int32_t> tokens(size_t(stream.tokens()));
-  stream.read(0, tokens);
-  std::vector<std::string> documents;
-  for (const int32_t token : tokens) {
-    if (token == 256) documents.emplace_back();
-    else documents.at(documents.size() - 1) += char(uint8_t(token));
-  }
-  CHECK(int64_t(documents.size()) == int64_t(stream.documents(0, stream.tokens()).size()));
-  return documents;
-}
 
 std::string zstd_frame(const std::string& text) {
   std::string packed(ZSTD_compressBound(text.size()), '\0');
