@@ -58,7 +58,7 @@ FAULTS = [
     ("nn/a.cpp", STATED + "std::thread t;\n", "std::thread belongs in tensor/parallel.cpp"),
     ("nn/a.cpp", STATED + "int n = std::rand();\n", "nn/a.cpp:2: rand belongs in no file"),
     ("data/a.cpp", STATED + "std::mt19937 g;\n", "std::mt19937 belongs in tests/"),
-    ("data/a.cpp", STATED + "auto t = time(nullptr);\n", "data/a.cpp:2: time(nullptr) belongs in apps/train.cpp"),
+    ("data/a.cpp", STATED + "auto t = time(nullptr);\n", "data/a.cpp:2: time(nullptr) belongs in apps/records.cpp"),
     ("nn/a.cpp", STATED + "auto t = std::chrono::system_clock::now();\n", "system_clock belongs in apps/"),
     ("nn/a.cpp", STATED + "/* one\ntwo */ int n = printf(\"\");\n", "nn/a.cpp:3: printf belongs in"),
     ("nn/a.cpp", STATED + "#ifdef X\n#endif\n", "#ifdef belongs in tensor/host_device.h"),
