@@ -5,6 +5,7 @@
 
 #include "apps/commands.h"
 #include "apps/eval_length.h"
+#include "apps/eval_output.h"
 #include "apps/eval_tasks.h"
 #include "apps/evaluate.h"
 #include "apps/sources.h"
@@ -17,7 +18,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct Options {
-  std::string path, data, device = "auto";
+  std::string path, data, device = "auto", output;
   std::vector<int64_t> lengths, pairs;
   int64_t tokens = -1, batch = 0;
   TaskOptions tasks;
@@ -53,6 +54,7 @@ int eval(const Options& o, const Common& common) {
   check(!mqar || pairs.size() == lengths.size(), Exit::usage, "eval: --pairs wants one number for each --length; got {} and {}", pairs.size(), lengths.size());
 
   const EvaluateOptions options{.bytes_of = mqar ? std::vector<int64_t>{} : bytes_of_tokens(*tokenizer_of(c, trained.checkpoint)), .accuracy = mqar};
+  EvalOutput output(trained.checkpoint.path, o.path, o.output);
   Json results = Json::array();
   for (size_t i = 0; i < lengths.size(); ++i) {
     const int64_t L = lengths[i];
@@ -67,7 +69,13 @@ int eval(const Options& o, const Common& common) {
       if (!common.json) print_text(results.back());
     }
   }
-  if (common.json) fmt::print("{}\n", Json{{"checkpoint", trained.checkpoint.path.string()}, {"step", trained.checkpoint.step}, {"results", results}}.dump());
+  Json all{{"checkpoint", trained.checkpoint.path.string()}, {"step", trained.checkpoint.step}, {"results", results}};
+  if (common.json) fmt::print("{}\n", all.dump());
+  all["task"] = c.data.task, all["training_length"] = c.data.sequence, all["data"] = c.data.validation;
+  const std::string name = "held_out_" + file_time(seconds_now()) + ".json";
+  output.write(name, all.dump() + "\n");
+  if (!common.json && !o.output.empty()) fmt::print("{}\n", (output.directory() / name).string());
+  output.say(name);
   return 0;
 }
 
@@ -84,6 +92,7 @@ void eval_command(CLI::App& program, Common& common) {
   app.add_option("--data", o->data, "Another directory of shards, whose validation split is used; of --tasks: the directory of their files");
   app.add_option("--batch", o->batch, "Windows at a time (as many tokens as a training batch); of --tasks: questions (16)")
       ->check(CLI::Range(int64_t(1), int64_t(1) << 20));
+  app.add_option("--output", o->output, "A directory: what is found is kept in OUTPUT/<model> (in the run's directory, in evaluations)");
   app.add_option("--device", o->device, "auto, cpu or cuda:N (auto)");
   task_options(app, o->tasks);
   eval_length_options(app, o->by_position);
@@ -95,7 +104,8 @@ void eval_command(CLI::App& program, Common& common) {
         return eval_length(b, common);
       }
       if (o->tasks.tasks.empty()) return eval(*o, common);
-      o->tasks.path = o->path, o->tasks.data = o->data, o->tasks.device = o->device, o->tasks.batch = o->batch, o->tasks.lengths = o->lengths;
+      o->tasks.path = o->path, o->tasks.data = o->data, o->tasks.device = o->device, o->tasks.batch = o->batch, o->tasks.lengths = o->lengths,
+      o->tasks.output = o->output;
       return eval_tasks(o->tasks, common);
     };
   });

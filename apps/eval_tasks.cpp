@@ -86,10 +86,8 @@ void task_options(CLI::App& app, TaskOptions& o) {
       ->delimiter(',');
   app.add_option("--limit", o.limit, "Tasks: only the first so many documents of each; 0: all (0), of RULER's 500 for each length")
       ->check(CLI::Range(int64_t(0), int64_t(1) << 40));
-  app.add_option("--output", o.output, "Tasks: a directory; results_<time>.json goes into OUTPUT/<model>, in the harness's form");
-  app.add_flag("--samples", o.samples, "Tasks: every answer too, as samples_<task>_<time>.jsonl beside it")->needs("--output");
-  app.add_flag("--resume", o.resume, "Tasks: go on with the newest results of this model, settings and data in OUTPUT; what they hold is not evaluated again")
-      ->needs("--output");
+  app.add_flag("--samples", o.samples, "Tasks: keep every answer too, as samples_<task>_<time>.jsonl beside the results");
+  app.add_flag("--resume", o.resume, "Tasks: go on with the newest kept results of this model, settings and data; what they hold is not evaluated again");
   app.add_option("--max-length", o.max_length, "Tasks: tokens that the model reads at once; 0: no limit (2048)")
       ->check(CLI::Range(int64_t(0), int64_t(1) << 40));
   app.add_option("--softmax", o.softmax, "Tasks: fp32, or bf16-emulate: rounded as by a program whose logits are bf16 (fp32)")
@@ -144,6 +142,9 @@ int eval_tasks(const TaskOptions& o, const Common& common) {
     return written;
   };
 
+  const EvalOutput output(trained.checkpoint.path, o.path, o.output);
+  check(output.kept() || !(o.samples || o.resume), Exit::usage, "eval: {} wants --output DIR: {} has no run whose directory could keep results",
+        o.samples ? "--samples" : "--resume", o.path);
   ModelPredictor predictor(*trained.model);
   ZeroShotOptions options{.score = {.max_length = o.max_length, .batch = o.batch ? o.batch : 16,
                                     .softmax = o.softmax == "fp32" ? Softmax::fp32 : Softmax::bf16_emulate},
@@ -151,7 +152,7 @@ int eval_tasks(const TaskOptions& o, const Common& common) {
   Results results({.model = o.path, .checkpoint = trained.checkpoint.path.string(), .dtype = name(trained.model->dtype), .device = device.name(),
                    .softmax = o.softmax, .tokenizer = tokenizer->identity(), .bos = o.bos, .data = o.data, .step = trained.checkpoint.step,
                    .parameters = trained.model->parameter_count(),
-                   .batch = o.batch, .max_length = o.max_length, .limit = o.limit, .bootstrap = o.bootstrap}, o.output, o.samples, o.resume);
+                   .batch = o.batch, .max_length = o.max_length, .limit = o.limit, .bootstrap = o.bootstrap}, output, o.samples, o.resume);
   if (!common.json) fmt::print("{}", Results::head()), std::fflush(stdout);
   for (const std::string& task : tasks) {
     const TaskResult* before = results.find(task);
@@ -176,6 +177,7 @@ int eval_tasks(const TaskOptions& o, const Common& common) {
   if (like && !common.json) fmt::print("ruler-like: with this project's sentences; --templates brings the published ones\n");
   if (common.json) fmt::print("{}\n", results.json());
   else if (!o.output.empty()) fmt::print("{}\n", results.file().string());
+  results.say();
   return 0;
 }
 

@@ -1,11 +1,10 @@
-// History: the logs of a run, line by line; its evaluations' files; its name.
+// History: the logs of a run, line by line; its name.
 #include "apps/history.h"
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
-#include <nlohmann/json.hpp>
 
+#include "apps/history_json.h"
 #include "nn/model.h"
 #include "tensor/error.h"
 
@@ -13,19 +12,7 @@ namespace taper {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::json;
-
-constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-
-double number_or_nan(const Json& object, const char* key) {
-  const auto at = object.find(key);
-  return at != object.end() && at->is_number() ? at->get<double>() : nan;
-}
-int64_t whole(const Json& object, const char* key) {  // throws Json::exception where it is none
-  const Json& n = object.at(key);
-  if (!n.is_number_integer()) throw Json::type_error::create(302, "no integer", &object);
-  return n.get<int64_t>();
-}
+using history::Json, history::nan, history::number_or_nan, history::whole;
 
 // Calls line(number, text) for each line of the file; the last also where it does not end in a newline, then with whole = false.
 template <class F>
@@ -92,8 +79,7 @@ History::Evaluation evaluation_of(int64_t step, const Json& eval) {
   }
   e.loss = number_or_nan(eval, "loss");
   e.bits_per_byte = number_or_nan(eval, "bits_per_byte");
-  if (eval.contains("by_position"))
-    for (const Json& b : eval.at("by_position")) e.buckets.push_back({.begin = whole(b, "begin"), .end = whole(b, "end"), .loss = number_or_nan(b, "loss")});
+  if (eval.contains("by_position")) e.buckets = history::buckets_of(eval.at("by_position"));
   return e;
 }
 
@@ -175,47 +161,11 @@ void read_timings(History& run) {
   });
 }
 
-void read_scores(History& run) {
-  std::vector<Path> files;
-  std::error_code error;
-  for (fs::recursive_directory_iterator i(run.dir, error), end; !error && i != end; i.increment(error)) {
-    if (i->path().filename() == "checkpoints" || i.depth() > 4) i.disable_recursion_pending();
-    const std::string name = i->path().filename().string();
-    if (name.starts_with("results") && name.ends_with(".json")) files.push_back(i->path());
-  }
-  // Names end in the time: results_2026-01-31T12-00-00.json.
-  std::ranges::sort(files, {}, [](const Path& p) { return std::pair(p.filename().string(), p.string()); });
-  for (const Path& file : files) {
-    const std::string who = file.lexically_relative(run.dir).string();
-    try {
-      const Json all = Json::parse(read_file(file));
-      std::vector<History::Score> found;
-      for (const auto& [task, values] : all.at("results").items())
-        for (const auto& [key, value] : values.items()) {
-          const size_t comma = key.find(',');
-          if (comma == key.npos || !value.is_number() || key.substr(0, comma).ends_with("_stderr")) continue;
-          History::Score s{.task = task, .metric = key.substr(0, comma), .filter = key.substr(comma + 1), .value = value.get<double>(), .higher_is_better = {}};
-          s.error = number_or_nan(values, (s.metric + "_stderr," + s.filter).c_str());
-          const auto part = [&](const char* section) { return all.contains(section) && all[section].is_object() ? all[section].value(task, Json()) : Json(); };
-          if (const Json n = part("n-shot"); n.is_number_integer()) s.shots = n.get<int>();
-          if (const Json n = part("n-samples"); n.is_object() && n.contains("effective") && n["effective"].is_number_integer()) s.samples = n["effective"].get<int64_t>();
-          if (const Json h = part("higher_is_better"); h.is_object() && h.contains(s.metric) && h[s.metric].is_boolean()) s.higher_is_better = h[s.metric].get<bool>();
-          found.push_back(s);
-        }
-      std::erase_if(run.scores, [&](const History::Score& old) { return std::ranges::any_of(found, [&](const auto& s) { return s.task == old.task; }); });
-      run.scores.insert(run.scores.end(), found.begin(), found.end());
-    } catch (const Json::exception&) {
-      run.notes.push_back(fmt::format("{}: not a file of results; left out", who));
-    } catch (const Error& e) {
-      run.notes.push_back(fmt::format("{}: {}", who, e.what()));
-    }
-  }
-}
-
 }  // namespace
 
 History read_history(const Path& dir) {
-  History run{.dir = dir, .name = dir.string(), .config = {}, .steps = {}, .evaluations = {}, .spectra = {}, .speeds = {}, .scores = {}, .notes = {}};
+  History run{.dir = dir, .name = dir.string(), .config = {}, .steps = {}, .evaluations = {}, .spectra = {}, .speeds = {}, .scores = {}, .length_behaviour = {},
+              .held_out = {}, .notes = {}};
   std::error_code error;
   check(fs::is_directory(dir, error), Exit::no_input, "report: {}: no such run", dir.string());
   const bool configured = fs::exists(dir / "config.toml", error);
@@ -232,7 +182,7 @@ History read_history(const Path& dir) {
   read_metrics(run);
   read_spectra(run);
   read_timings(run);
-  read_scores(run);
+  history::read_evaluations(run);
   return run;
 }
 

@@ -34,6 +34,21 @@ struct History {
     std::vector<Bucket> buckets;
     std::vector<Recall> recalls;
   };
+  struct Context {  // the same tokens behind so many others
+    int64_t tokens = 0;
+    double loss = 0, error = 0;  // error: of the mean
+  };
+  struct LengthBehaviour {  // of `taper eval --by-position`
+    int64_t step = 0, training_length = 0, length = 0, targets = 0, effective_context = 0;
+    std::string documents;  // "carry", "reset"
+    std::vector<Bucket> buckets;
+    std::vector<Context> contexts;
+  };
+  struct HeldOut {  // of `taper eval`, at one length; MQAR: pairs > 0
+    int64_t length = 0, pairs = 0, examples = 0;  // examples: tokens of text
+    double loss = 0, bits_per_byte = 0, accuracy = 0;
+    std::string data = {};  // where it is not the run's own
+  };
   struct Layer {  // a number for each head, or channel
     std::vector<double> rate, time_constant, alpha;
   };
@@ -52,6 +67,7 @@ struct History {
     int shots = -1;                    // -1: not said
     int64_t samples = -1;
     std::optional<bool> higher_is_better;
+    bool ruler_like = false;  // asked in this project's words
   };
 
   Path dir;
@@ -62,7 +78,9 @@ struct History {
   std::vector<Evaluation> evaluations;
   std::vector<Spectrum> spectra;
   std::vector<Speed> speeds;
-  std::vector<Score> scores;      // of all results_*.json below the directory; of a task evaluated twice the newest file's
+  std::vector<Score> scores;      // of all results*.json below the directory; of a task evaluated twice the newest file's
+  std::optional<LengthBehaviour> length_behaviour;  // of the newest by_position*.json below the directory
+  std::vector<HeldOut> held_out;  // of all held_out*.json below the directory; of a length (of the same pairs, or text) evaluated twice the newest file's
   std::vector<std::string> notes;
 };
 

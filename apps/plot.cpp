@@ -196,6 +196,13 @@ std::string svg(const Chart& c) {
     if (const double share = c.y.place(r.y); inside(share))
       out += fmt::format("<g class=\"rule\"><line x2=\"100%\" y1=\"{0:.1f}\" y2=\"{0:.1f}\"/><text x=\"100%\" dx=\"-4\" y=\"{1:.1f}\">{2}</text></g>\n",
                          (1 - share) * c.height, (1 - share) * c.height - 4, escape(r.text));
+  double top = 12;
+  for (const Mark& m : c.marks)
+    if (const double share = c.x.place(m.x); inside(share)) {
+      out += fmt::format("<g class=\"rule\"><line x1=\"{0}\" x2=\"{0}\" y2=\"{1}\"/><text{2} x=\"{0}\" dx=\"{3}\" y=\"{4:.1f}\">{5}</text></g>\n", percent(share),
+                         c.height, share < 0.5 ? " class=\"after\"" : "", share < 0.5 ? 5 : -5, top, escape(m.text));
+      top += 15;
+    }
   return out + end_labels(c) + "</svg></div>\n";
 }
 

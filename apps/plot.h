@@ -71,6 +71,11 @@ struct Rule {  // a horizontal line
   std::string text;
 };
 
+struct Mark {  // a vertical line, its text at the top
+  double x = 0;
+  std::string text;
+};
+
 struct Chart {
   std::string title;     // what a screen reader says
   Axis x, y;
@@ -78,6 +83,7 @@ struct Chart {
   std::string heading = {};  // above the frame, instead of y's title
   std::vector<Series> series;
   std::vector<Rule> rules = {};
+  std::vector<Mark> marks = {};
   size_t buckets = 240;  // see decimate()
 };
 std::string svg(const Chart& chart);

@@ -1,15 +1,10 @@
-// The report's charts of training: loss, learning rate, norm, speed, recall, loss by position.
+// The report's charts of training: loss, learning rate, norm, speed, recall.
 #include "apps/report_charts.h"
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <cmath>
 #include <functional>
-#include <limits>
 #include <set>
-
-#include "apps/plot.h"
 
 namespace taper {
 namespace {
@@ -69,17 +64,6 @@ Points points_of(const std::vector<T>& lines, F&& y) {
 
 size_t window(size_t n) { return n < 20 ? 0 : (n + 49) / 50; }
 
-struct Range {
-  double low = std::numeric_limits<double>::infinity(), high = -std::numeric_limits<double>::infinity();
-  void add(double y) {
-    if (std::isfinite(y)) low = std::min(low, y), high = std::max(high, y);
-  }
-  void add(const Points& points) {
-    for (const Point& p : points) add(p.y);
-  }
-  bool empty() const { return !(low <= high); }
-};
-
 double quantile(std::vector<double> values, double share) {
   if (values.empty()) return nan;
   std::ranges::sort(values);
@@ -127,14 +111,18 @@ std::string table_of(const std::vector<History>& runs, const std::vector<Series>
     }
     body += "</tr>";
   }
-  return details("As a table", fmt::format("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>", head, body));
+  return details("As a table", table_text(head, body));
 }
+
+}  // namespace
 
 std::string section(const char* id, const char* heading, const std::string& content) {
   return fmt::format("<section id=\"{0}\" aria-labelledby=\"{0}-h\">\n<h2 id=\"{0}-h\">{1}</h2>\n{2}</section>\n", id, heading, content);
 }
 
-}  // namespace
+std::string table_text(const std::string& head, const std::string& body) {
+  return fmt::format("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>", head, body);
+}
 
 std::string details(const std::string& summary, const std::string& table) {
   return fmt::format("<details><summary>{}</summary><div class=\"scroll\">{}</div></details>", summary, table);
@@ -266,46 +254,6 @@ std::string recall_section(const std::vector<History>& runs) {
     figures += figure(runs, chart, drawn, "", table_of(runs, drawn, [](double y) { return std::isfinite(y) ? fmt::format("{:.2f}", y) : "–"; }));
   }
   return figures.empty() ? "" : section("recall", "Recall of key-value pairs", "<div class=\"row\">" + figures + "</div>");
-}
-
-std::string position_section(const std::vector<History>& runs) {
-  Chart chart{.title = "Held-out loss by position in the window", .x = {}, .y = {}, .height = 260, .series = {}};
-  Range range;
-  double longest = 1;
-  std::set<std::pair<int64_t, int64_t>> rows;
-  std::vector<std::string> steps;
-  std::vector<std::pair<size_t, const History::Evaluation*>> last;
-  for (size_t r = 0; r < runs.size(); ++r) {
-    const auto e = std::find_if(runs[r].evaluations.rbegin(), runs[r].evaluations.rend(), [](const auto& one) { return !one.buckets.empty(); });
-    if (e == runs[r].evaluations.rend()) continue;
-    Series s{.name = runs[r].name, .owner = int(r), .look = int(r), .points = {}, .dots = true, .labelled = runs.size() > 1};
-    for (const History::Bucket& b : e->buckets) {
-      s.points.push_back({std::sqrt(double(b.begin) * double(std::max(b.begin, b.end - 1))), b.loss});
-      longest = std::max(longest, double(b.end - 1));
-      rows.emplace(b.begin, b.end);
-    }
-    range.add(s.points);
-    chart.series.push_back(s);
-    last.emplace_back(r, &*e);
-    if (std::ranges::find(steps, grouped(e->step)) == steps.end()) steps.push_back(grouped(e->step));
-  }
-  if (range.empty()) return "";
-  chart.x = log_axis("position in the window, tokens", 1, std::max(2.0, longest));
-  chart.y = widened(linear_axis("loss, nats per token", range.low, range.high, 5));
-  std::string head = "<th scope=\"col\">positions</th>", body;
-  for (const auto& [r, e] : last) head += fmt::format("<th class=\"n r{0}\" scope=\"col\">{1}{2}</th>", r, runs.size() > 1 ? key_of(r) : "", escape(runs[r].name));
-  for (const auto& [begin, end] : rows) {
-    body += fmt::format("<tr><th scope=\"row\">{}</th>", end - begin > 1 ? fmt::format("{}–{}", grouped(begin), grouped(end - 1)) : grouped(begin));
-    for (const auto& [r, e] : last) {
-      const auto b = std::ranges::find_if(e->buckets, [&](const auto& one) { return one.begin == begin && one.end == end; });
-      body += fmt::format("<td class=\"n r{}\">{}</td>", r, b != e->buckets.end() && std::isfinite(b->loss) ? fmt::format("{:.4f}", b->loss) : "–");
-    }
-    body += "</tr>";
-  }
-  const std::string caption = fmt::format("Held-out text at the last evaluation (step {}), in buckets of positions that double.", fmt::join(steps, ", "));
-  return section("positions", "Loss by position",
-                 fmt::format("<figure>{}<figcaption class=\"caption\">{}</figcaption>{}</figure>", svg(chart), caption,
-                             details("As a table", fmt::format("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>", head, body))));
 }
 
 }  // namespace taper

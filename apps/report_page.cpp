@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 #include <map>
 
@@ -53,10 +54,6 @@ double last_accuracy(const History& run) {  // MQAR: the mean over its tests
 }
 
 std::string fixed(double x, int decimals) { return std::isfinite(x) ? fmt::format("{:.{}f}", x, decimals) : "–"; }
-
-std::string section(const char* id, const char* heading, const std::string& content) {
-  return fmt::format("<section id=\"{0}\" aria-labelledby=\"{0}-h\">\n<h2 id=\"{0}-h\">{1}</h2>\n{2}</section>\n", id, heading, content);
-}
 
 // One row a run. A column that no run fills is left out; of a column that can be ordered the best is bold.
 std::string runs_section(const Runs& runs) {
@@ -107,15 +104,34 @@ std::string runs_section(const Runs& runs) {
   return section("runs", "Runs", fmt::format("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Runs\"><table class=\"cards\"><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>", head, body));
 }
 
+// What is held out is a task too: a loss or an accuracy for each length.
+std::vector<History::Score> all_scores(const History& run) {
+  std::vector<History::Score> all = run.scores;
+  for (const History::HeldOut& h : run.held_out) {
+    History::Score s{.task = h.pairs ? "key-value pairs" : h.data.empty() ? "held-out text" : "held-out text, " + h.data, .metric = {}, .filter = "none",
+                     .value = h.pairs ? h.accuracy : h.loss, .error = nan, .samples = h.examples, .higher_is_better = h.pairs > 0};
+    s.metric = h.pairs ? fmt::format("{} tokens, {} pairs: accuracy", h.length, h.pairs) : fmt::format("{} tokens: loss", h.length);
+    all.push_back(s);
+    if (!std::isfinite(h.bits_per_byte)) continue;
+    s.metric = fmt::format("{} tokens: bits per byte", h.length), s.value = h.bits_per_byte;
+    all.push_back(s);
+  }
+  return all;
+}
+
 std::string scores_section(const Runs& runs) {
   struct Key {
-    std::string task, metric, filter;
+    std::string task;
+    int64_t number = 0;  // that the metric begins with: lengths in their order
+    std::string metric, filter;
     auto operator<=>(const Key&) const = default;
   };
+  std::vector<std::vector<History::Score>> scores;
+  for (const History& r : runs) scores.push_back(all_scores(r));
   std::map<Key, std::vector<const History::Score*>> rows;
   for (size_t r = 0; r < runs.size(); ++r)
-    for (const History::Score& s : runs[r].scores) {
-      auto& row = rows[{s.task, s.metric, s.filter}];
+    for (const History::Score& s : scores[r]) {
+      auto& row = rows[{s.task, std::strtoll(s.metric.c_str(), nullptr, 10), s.metric, s.filter}];
       row.resize(runs.size());
       row[r] = &s;
     }
@@ -131,6 +147,7 @@ std::string scores_section(const Runs& runs) {
     std::string about = escape(key.metric);
     if (some->higher_is_better) about += *some->higher_is_better ? " ↑<span class=\"hidden\"> (higher is better)</span>" : " ↓<span class=\"hidden\"> (lower is better)</span>";
     if (key.filter != "none") about += ", " + escape(key.filter);
+    if (some->ruler_like) about += ", ruler-like";
     if (some->shots >= 0) about += fmt::format(", {} shot{}", some->shots, some->shots == 1 ? "" : "s");
     if (one_size && some->samples >= 0) about += ", n = " + grouped(some->samples);
     body += fmt::format("<tr><th scope=\"row\">{}<br><small>{}</small></th>", escape(key.task), about);
@@ -257,7 +274,7 @@ std::string report_page(const std::vector<History>& runs, const std::string& tit
       "<meta name=\"generator\" content=\"taper {0}\">\n<title>{1}</title>\n<style>{2}{3}</style>\n</head>\n<body>\n<header><h1>{1}</h1><p class=\"lead\">{4}</p></header>\n",
       version, escape(title), report_css, strokes(runs.size()), lead(runs));
   page += bar(runs) + "<main>\n";
-  for (std::string (*section)(const Runs&) : {&runs_section, &loss_section, &recall_section, &training_section, &position_section, &spectrum_section, &scores_section, &config_section, &notes_section})
+  for (std::string (*section)(const Runs&) : {&runs_section, &loss_section, &recall_section, &training_section, &position_section, &answers_section, &spectrum_section, &scores_section, &config_section, &notes_section})
     page += (*section)(runs);
   return page + fmt::format("</main>\n<footer>Written by taper {}. Hover over a chart, or move in it with the arrow keys, for its numbers.</footer>\n<script>{}</script>\n</body>\n</html>\n",
                             version, report_script);

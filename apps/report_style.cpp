@@ -77,6 +77,7 @@ line.base { stroke: var(--quiet); stroke-opacity: .6; }
 .facets .chart path { stroke-width: 1.5; }
 .rule line { stroke: var(--quiet); stroke-dasharray: 2 3; }
 .rule text { text-anchor: end; font-size: 11px; }
+.rule text.after { text-anchor: start; }
 .rule text, text.halo { paint-order: stroke; stroke: var(--card); stroke-width: 4px; stroke-linejoin: round; }
 circle { stroke: var(--card); stroke-width: 1; }
 .cross { stroke: var(--quiet); pointer-events: none; }

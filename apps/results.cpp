@@ -2,9 +2,7 @@
 #include "apps/results.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <ctime>
 #include <nlohmann/json.hpp>
 
 #include "apps/version.h"
@@ -14,16 +12,6 @@ namespace taper {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-double seconds_now() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
-
-std::string date_text(double seconds) {  // "2026-01-31T23-59-59.000123", UTC
-  const std::time_t whole = std::time_t(seconds);
-  std::tm parts{};
-  gmtime_r(&whole, &parts);
-  return fmt::format("{:04}-{:02}-{:02}T{:02}-{:02}-{:02}.{:06}", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday, parts.tm_hour, parts.tm_min,
-                     parts.tm_sec, int(std::floor((seconds - double(whole)) * 1e6)));
-}
 
 // What two evaluations must have in common for one to go on with the other's results.
 Json settings(const EvaluationFacts& f) {
@@ -36,32 +24,14 @@ Json error_json(const Metric& m) { return m.error && std::isfinite(*m.error) ? J
 
 }  // namespace
 
-std::string sanitized(std::string_view model) {
-  std::string name;
-  bool gap = false;
-  for (const char c : model) {
-    const bool bad = std::string_view("\"<>:/|\\?*[]").find(c) != std::string_view::npos;
-    if (bad && !gap) name += "__";
-    if (!bad) name += c;
-    gap = bad;
-  }
-  return name;
-}
-
-Results::Results(EvaluationFacts facts, const Path& output, bool samples, bool resume_newest)
-    : facts_(std::move(facts)), samples_(samples), begin_(seconds_now()) {
-  date_ = date_text(begin_);
-  if (output.empty()) return;
-  std::string name = sanitized(facts_.model);
-  while (name.starts_with('.')) name.erase(0, 1);
-  directory_ = output / (name.empty() ? "model" : name);
-  file_ = directory_ / ("results_" + date_ + ".json");
+Results::Results(EvaluationFacts facts, EvalOutput output, bool samples, bool resume_newest)
+    : facts_(std::move(facts)), output_(std::move(output)), samples_(samples), begin_(seconds_now()) {
+  date_ = file_time(begin_);
+  name_ = "results_" + date_ + ".json";
+  if (!resume_newest || !output_.kept()) return;
   std::error_code error;
-  std::filesystem::create_directories(directory_, error);
-  check(!error, Exit::cannot_create, "eval: cannot create {}: {}", directory_.string(), error.message());
-  if (!resume_newest) return;
   std::vector<Path> files;  // their names end in their times
-  for (const auto& entry : std::filesystem::directory_iterator(directory_, error))
+  for (const auto& entry : std::filesystem::directory_iterator(output_.directory(), error))
     if (entry.path().filename().string().starts_with("results_") && entry.path().extension() == ".json") files.push_back(entry.path());
   std::ranges::sort(files, std::greater<>());
   for (const Path& file : files)
@@ -94,9 +64,8 @@ bool Results::resume(const Path& file) {
     return false;  // not written by this program
   }
   results_ = std::move(results);
-  file_ = file;
-  const std::string name = file.stem().string();
-  date_ = name.substr(std::string("results_").size());
+  name_ = file.filename().string();
+  date_ = file.stem().string().substr(std::string("results_").size());
   return true;
 }
 
@@ -106,16 +75,16 @@ const TaskResult* Results::find(const std::string& task) const {
 }
 
 void Results::add(TaskResult result) {
-  if (!directory_.empty() && samples_) {
+  if (samples_) {
     std::string lines;
     for (const std::string& s : result.samples) lines += s + "\n";
-    write_file(directory_ / ("samples_" + result.task + "_" + date_ + ".jsonl"), lines);
+    output_.write("samples_" + result.task + "_" + date_ + ".jsonl", lines);
   }
   result.samples.clear();
   const auto before = std::ranges::find(results_, result.task, &TaskResult::task);
   if (before == results_.end()) results_.push_back(std::move(result));
   else *before = std::move(result);
-  if (!directory_.empty()) write_file(file_, json() + "\n");
+  output_.write(name_, json() + "\n");
 }
 
 std::string Results::json() const {

@@ -1,8 +1,8 @@
 // Results: what evaluations found, as the published harness's results file and as a table for people.
 //
-// The file is <output>/<model>/results_<time>.json, written again, whole, after every task: a job that dies keeps what it
-// had finished. Samples, where they are wanted, are samples_<task>_<time>.jsonl beside it. Resumed, the newest file of the
-// same model, settings and data goes on: what it holds need not be evaluated again.
+// The file is results_<time>.json, written again, whole, after every task: a job that dies keeps what it had finished.
+// Samples, where they are wanted, are samples_<task>_<time>.jsonl beside it. apps/eval_output.h says where. Resumed, the
+// newest file of the same model, settings and data goes on: what it holds need not be evaluated again.
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "apps/eval_output.h"
 #include "tensor/file.h"
 
 namespace taper {
@@ -38,25 +39,24 @@ struct EvaluationFacts {  // of the model and the way it was asked
 
 class Results {
  public:
-  // output: empty: nothing is written.
-  Results(EvaluationFacts facts, const Path& output, bool samples, bool resume);
+  Results(EvaluationFacts facts, EvalOutput output, bool samples, bool resume);
   void add(TaskResult result);       // or what is known of it so far; writes
   std::string json() const;          // one object
   static std::string head();         // of the table
   std::string rows(const std::string& task) const;  // a line per metric
   const TaskResult* find(const std::string& task) const;  // null: not evaluated yet
-  const Path& file() const { return file_; }
+  Path file() const { return output_.directory() / name_; }  // of the results; where nothing is kept, of no meaning
+  void say() const { output_.say(name_); }
 
  private:
   bool resume(const Path& file);  // true: it is of the same settings, and was taken over
   EvaluationFacts facts_;
   std::string date_;
-  Path directory_, file_;
+  std::string name_;  // of the file
+  EvalOutput output_;
   bool samples_;
   double begin_;  // seconds
   std::vector<TaskResult> results_;
 };
-
-std::string sanitized(std::string_view model);  // a name for a directory
 
 }  // namespace taper

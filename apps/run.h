@@ -7,6 +7,7 @@
 //   timings.jsonl   wall clock, tokens/s, memory: of this machine and this time
 //   events.out.tfevents.*  with log.tensorboard: metrics and speed for TensorBoard, a file each time training begins
 //   checkpoints/    step-000200/ ...
+//   evaluations/    what `taper eval` found (apps/eval_output.h)
 //
 // Lines of metrics.jsonl:  {"step":40,"tokens":5120,"loss":2.3,"norm":0.8,"lr":0.001}    each log.every steps
 //                          {"step":40,"eval":{"tokens":500,"loss":2.4,"bits_per_byte":3.4,"by_position":[{"begin":1,"end":2,...}]}}

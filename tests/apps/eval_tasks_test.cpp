@@ -87,7 +87,11 @@ TEST_CASE("eval --tasks: what does not fit is refused before any work") {
   refuses(t, t.eval({"--tasks", "arc_easy,piqa"}), 65, "piqa.jsonl:1: piqa wants the field 'sol2'; the record has goal, sol1");
   refuses(t, t.eval({"--tasks", "hellaswag"}), 66, "hellaswag.jsonl");
   refuses(t, t.eval({"--tasks", "arc_easy", "--softmax", "f16"}), 2, "--softmax");
-  refuses(t, t.eval({"--tasks", "arc_easy", "--samples"}), 2, "--output");
+  fs::copy(t / "r" / "checkpoints" / "step-000006", t / "alone", fs::copy_options::recursive);
+  t.file("text.jsonl", "{\"text\": \"a b\"}\n");
+  for (const char* flag : {"--samples", "--resume"})
+    refuses(t, {"eval", t.dir("alone"), "--data", t.dir("tasks"), "--device", "cpu", "--tasks", "text", flag}, 2,
+            std::string("eval: ") + flag + " wants --output DIR: " + t.dir("alone") + " has no run whose directory could keep results");
   t.file("blocked", "");
   refuses(t, t.eval({"--tasks", "arc_easy", "--output", t.dir("tasks/blocked")}), 73, "eval: cannot create ");
 }
@@ -133,6 +137,65 @@ TEST_CASE("eval --tasks: RULER needs no file; groups, the harness's names, and l
   refuses(t, eval({"--tasks", "niah", "--haystack", t.dir("nowhere")}), 66, "nowhere");
   write_file(t / "nouns", " ");
   refuses(t, eval({"--tasks", "niah", "--words-noun", t.dir("nouns")}), 65, "nouns: must hold words; it holds none");
+}
+
+TEST_CASE("eval: without --output what is found is kept in the run's directory, where report finds it; a run that cannot be written to is evaluated too") {
+  const Trained t;
+  t.file("text.jsonl", "{\"text\": \"state decays with position\"}\n");
+  const std::vector<std::string> task{"--tasks", "text", "--json"};
+  const auto with = [](std::vector<std::string> a, const std::vector<std::string>& more) {
+    a.insert(a.end(), more.begin(), more.end());
+    return a;
+  };
+  const auto kept = [&] {
+    std::vector<std::string> names;
+    std::error_code none;
+    for (const auto& f : fs::directory_iterator(t / "r" / "evaluations", none)) names.push_back(f.path().filename().string());
+    std::ranges::sort(names);
+    return names;
+  };
+  const Ended tasks = run(t, t.eval(with(task, {"--samples"})));
+  REQUIRE_MESSAGE(tasks.code == 0, tasks.err);
+  REQUIRE(kept().size() == 2);
+  CHECK(kept()[0].starts_with("results_20"));
+  CHECK(kept()[1].starts_with("samples_text_20"));
+  CHECK(tasks.err.find("eval: kept in ") != std::string::npos);
+  CHECK(tasks.err.ends_with("r/evaluations/" + kept()[0] + "\n"));
+  CHECK(run(t, t.eval(with(task, {"--resume"}))).err.find("text: in ") == 0);
+  CHECK(kept().size() == 2);
+
+  // Of a checkpoint inside the run, too; of one that stands alone nothing is kept.
+  const std::string inside = t.dir("r") + "/checkpoints/step-000006/";
+  const std::vector<std::string> held_out{"--device", "cpu", "--tokens", "500", "--json"};
+  const Ended held = run(t, with({"eval", inside}, held_out));
+  CHECK_MESSAGE(held.code == 0, held.err);
+  REQUIRE(kept().size() == 3);
+  CHECK(kept()[0].starts_with("held_out_20"));
+  const auto file = nlohmann::json::parse(read_file(t / "r" / "evaluations" / kept()[0]));
+  CHECK(file["results"] == nlohmann::json::parse(held.out)["results"]);
+  CHECK(file["training_length"] == 32);
+  fs::copy(inside, t / "alone", fs::copy_options::recursive);
+  const Ended alone = run(t, with({"eval", t.dir("alone"), "--data", t.data()}, held_out));
+  CHECK_MESSAGE(alone.code == 0, alone.err);
+  CHECK(alone.err.empty());
+  CHECK(nlohmann::json::parse(alone.out)["results"] == file["results"]);
+  for (const auto& f : fs::directory_iterator(t / "alone")) CHECK(f.path().filename() != "evaluations");
+
+  const Ended report = run(t, {"report", t.dir("r")});
+  REQUIRE_MESSAGE(report.code == 0, report.err);
+  const std::string page = read_file(t / "r" / "report.html");
+  CHECK(page.find("<th scope=\"row\">text<br><small>bits_per_byte") != std::string::npos);
+  CHECK(page.find("<th scope=\"row\">held-out text<br><small>32 tokens: loss") != std::string::npos);
+
+  // A file stands where the directory should be: said, and nothing lost.
+  fs::remove_all(t / "r" / "evaluations");
+  write_file(t / "r" / "evaluations", "");
+  const Ended blocked = run(t, t.eval(task));
+  CHECK(blocked.code == 0);
+  CHECK(blocked.err.find("eval: results are not kept: cannot create ") == 0);
+  CHECK(std::ranges::count(blocked.err, '\n') == 1);
+  CHECK(nlohmann::json::parse(blocked.out)["results"] == nlohmann::json::parse(tasks.out)["results"]);
+  CHECK(fs::file_size(t / "r" / "evaluations") == 0);
 }
 
 TEST_CASE("eval --resume: what a results file holds is taken over, whole; other settings begin anew") {

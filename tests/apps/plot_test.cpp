@@ -138,6 +138,7 @@ TEST_CASE("plot: a chart's paths are whole numbers of 20000 x 100 height, each r
   c.series.push_back({.name = "faint", .owner = 1, .look = 1, .stroke = Stroke::faint, .points = {{2, 1}}});
   c.series.push_back({.name = "<b>", .look = 0, .stroke = Stroke::dashed, .points = {{0, 7}, {4, 0}}});
   c.rules.push_back({0.5, "half"});
+  c.marks = {{1, "one <"}, {3, "three"}, {5, "outside"}};
   const std::string s = svg(c);
   CAPTURE(s);
   CHECK(has(s, "<path class=\"r3 s5\" data-name=\"a\" d=\"m0 0 5000 5000m10000 2500 5000-25\"/>"));
@@ -149,6 +150,9 @@ TEST_CASE("plot: a chart's paths are whole numbers of 20000 x 100 height, each r
   CHECK(has(s, "<text class=\"y\" x=\"-8\" y=\"29.0\">1.5</text>"));
   CHECK(has(s, "<text class=\"x\" x=\"50%\" y=\"117\">2</text>"));
   CHECK(has(s, "<g class=\"rule\"><line x2=\"100%\" y1=\"75.0\" y2=\"75.0\"/>"));
+  CHECK(has(s, "<g class=\"rule\"><line x1=\"25%\" x2=\"25%\" y2=\"100\"/><text class=\"after\" x=\"25%\" dx=\"5\" y=\"12.0\">one &lt;</text></g>"));
+  CHECK(has(s, "<line x1=\"75%\" x2=\"75%\" y2=\"100\"/><text x=\"75%\" dx=\"-5\" y=\"27.0\">three</text></g>"));  // below the first
+  CHECK(!has(s, "outside"));
   CHECK(has(s, "<div class=\"plot ends\" style=\"--n:1\">"));
   CHECK(has(s, "<g class=\"end r3\"><svg x=\"100%\" y=\"74.8\""));
   CHECK(!has(s, "NaN"));

@@ -1,5 +1,6 @@
 // `taper report`: what stands in the page, by value; what it says of runs that are broken, unfinished or none.
 #include <doctest/doctest.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>
@@ -163,6 +164,96 @@ TEST_CASE("report: evaluations in the harness's form; of a task evaluated twice 
   CHECK(has(table, "<th scope=\"row\">piqa<br><small>acc ↑<span class=\"hidden\"> (higher is better)</span>, 0 shots, n = 1,838</small></th>"
                    "<td class=\"n r0\"><b>0.6000</b><span class=\"hidden\"> (best)</span><br><small>± 0.0114</small></td><td class=\"n r1\">0.5500<br><small>± 0.0116</small></td>"));
   CHECK(has(table, "<th scope=\"row\">wiki<br><small>word_perplexity</small></th><td class=\"n r0\">123.457k</td><td class=\"n r1\">–</td>"));
+}
+
+TEST_CASE("report: what eval --by-position left: losses beyond the training length and by limited context; the newest file counts") {
+  const Scratch s;
+  write_run(s / "a");
+  write_run(s / "b");
+  fs::create_directories(s / "a" / "evaluations");
+  write_file(s / "a" / "evaluations" / "by_position_2026-01-01T00-00-00.json", "{\"step\":1}");  // noted; the next one counts
+  const auto file = [](const char* documents, const char* losses) {
+    return fmt::format(R"({{"checkpoint":"c","step":40,"training_length":16,"length":256,"documents":"{}","by_position":[{{"begin":1,"end":2,"tokens":9,"loss":3}},)"
+                       R"({{"begin":16,"end":17,"tokens":9,"loss":2}},{{"begin":256,"end":257,"tokens":9,"loss":5}}],"by_context":[{}],"targets":12,)"
+                       R"("effective_context":64,"layers":[]}})", documents, losses);
+  };
+  write_file(s / "a" / "evaluations" / "by_position_2026-01-02T00-00-00.json",
+             file("carry", R"({"context":16,"loss":4,"stderr":0.5},{"context":64,"loss":3,"stderr":0.25},{"context":256,"loss":3,"stderr":0.125})"));
+  History a = read_history(s / "a");
+  CHECK(a.notes == std::vector<std::string>{"evaluations/by_position_2026-01-01T00-00-00.json: not a file of losses by position; left out"});
+  const std::string one = between(report_page({a}, "t"), "<section id=\"positions\"", "</section>");
+  CHECK(count(one, "<figure>") == 3);
+  // Losses 3, 2, 5 of 2 .. 5 at positions 1, 16, 256 of 1 .. 256: left, half way, right of the grid, 260 px high.
+  CHECK(has(one, "data-x=\"1 256 1\" data-y=\"2 5 0\" data-xn=\"position in the window, tokens\""));
+  CHECK(has(one, "d=\"m0 17333 10000 8667 10000-26000\"/>"));
+  CHECK(has(one, "<g class=\"rule\"><line x1=\"50%\" x2=\"50%\" y2=\"260\"/><text x=\"50%\" dx=\"-5\" y=\"12.0\">trained at 16</text></g>"));
+  CHECK(has(one, "<tr><th scope=\"row\">256</th><td class=\"n r0\">5.0000</td></tr>"));
+  CHECK(has(one, "Beyond the training length (taper eval --by-position, step 40): windows of 256 tokens, one document behind another."));
+  // 4, 3, 3 of 3 .. 4 behind 16, 64, 256 of 16 .. 256 tokens.
+  CHECK(has(one, "data-x=\"16 256 1\" data-y=\"3 4 0\" data-xn=\"tokens of context\""));
+  CHECK(has(one, "d=\"m0 0 10000 26000 10000 0\"/>"));
+  CHECK(has(one, "<tr><th class=\"n\" scope=\"row\">64</th><td class=\"n r0\">3.0000 ± 0.2500</td></tr>"));
+  CHECK(has(one, "<tr><th scope=\"row\">effective context</th><td class=\"n r0\">64</td></tr>"));
+
+  // A second run that has none stays out of these charts, and one that has it is overlaid.
+  std::vector<History> runs{read_history(s / "b"), a};
+  name_runs(runs);
+  const std::string of_one = between(report_page(runs, "t"), "Held-out loss by position, beyond", "</figure>");
+  CHECK(has(of_one, "<path class=\"r1 s1\" data-name=\"a\""));
+  CHECK(!has(of_one, "data-name=\"b\""));
+  write_file(s / "b" / "by_position.json", file("reset", ""));
+  runs[0] = read_history(s / "b");
+  name_runs(runs);
+  const std::string two = between(report_page(runs, "t"), "<section id=\"positions\"", "</section>");
+  CHECK(has(two, "windows of 256 tokens, within documents or one document behind another."));
+  CHECK(has(between(two, "Held-out loss by position, beyond", "</figure>"), "data-name=\"b\""));
+  CHECK(!has(between(two, "Held-out loss behind limited contexts", "</figure>"), "data-name=\"b\""));
+  CHECK(count(two, "trained at 16") == 2);  // equal lengths are one line in each chart
+}
+
+TEST_CASE("report: scores by length: RULER's from results, MQAR's from held-out evaluations, in the order of lengths") {
+  const Scratch s;
+  write_run(s / "a");
+  write_run(s / "b");
+  write_file(s / "a" / "results_1.json",
+             R"({"results":{"vt":{"16384,none":0.25,"16384_stderr,none":0.125,"1024,none":0.75,"4096,none":0.5,"1024_stderr,none":"N/A"},"fwe":{"1024,none":1},)"
+             R"("qa_squad":{"1024,none":0.5,"1024_any,none":1,"2048,none":0.25}},"configs":{"vt":{"templates":"ruler-like"},"qa_squad":{"templates":"ruler"}}})");
+  write_file(s / "b" / "results_1.json", R"({"results":{"vt":{"2048,none":1}},"configs":{"vt":{"templates":"ruler-like"}}})");
+  write_file(s / "b" / "held_out_1.json",
+             R"({"step":40,"task":"mqar","results":[{"length":64,"pairs":16,"examples":9,"loss":1,"accuracy":1},{"length":256,"pairs":16,"examples":9,"loss":1,)"
+             R"("accuracy":0.75},{"length":256,"pairs":64,"examples":9,"loss":1,"accuracy":0.5}]})");
+  write_file(s / "b" / "held_out_2.json", R"({"step":40,"task":"mqar","results":[{"length":256,"pairs":64,"examples":9,"loss":1,"accuracy":0.25}]})");
+  write_file(s / "a" / "held_out_1.json", R"({"step":40,"task":"text","data":"","results":[{"length":16,"tokens":90,"loss":2,"bits_per_byte":3}]})");
+  write_file(s / "a" / "held_out_2.json", R"({"step":40,"task":"text","data":"x<y","results":[{"length":16,"tokens":90,"loss":4}]})");
+  std::vector<History> runs{read_history(s / "a"), read_history(s / "b")};
+  name_runs(runs);
+  CHECK(runs[0].notes.empty());
+  CHECK(runs[1].notes.empty());
+  const std::string page = report_page(runs, "t"), answers = between(page, "<section id=\"answers\"", "</section>");
+  CHECK(count(answers, "<figure>") == 4);  // pairs: a quarter, 16; qa_squad, vt; fwe has one length alone
+  // Trained at 16: from 16 to 16384 are 1024-fold. vt at 1024, 4096, 16384 of that: 0.6, 0.8, 1; 75, 50, 25 of 190 px for 100.
+  const std::string vt = between(answers, "aria-label=\"vt (ruler-like): score by length\"", "</figure>");
+  CHECK(has(vt, "data-x=\"16 16384 1\" data-y=\"0 100 0\""));
+  CHECK(has(vt, "data-name=\"a\" d=\"m12000 4750 4000 4750 4000 4750\"/>"));
+  CHECK(has(vt, "data-name=\"b\" d=\"m14000 0h0\"/>"));
+  CHECK(has(vt, "y=\"207\">1K</text>"));
+  CHECK(has(vt, "<text class=\"x fine\" x=\"70%\" y=\"207\">2K</text>"));  // close behind 1K
+  CHECK(has(vt, "<text class=\"after\" x=\"0%\" dx=\"5\" y=\"12.0\">trained at 16</text>"));
+  CHECK(has(vt, "<tr><th class=\"n\" scope=\"row\">16,384</th><td class=\"n r0\">25.0 ± 12.5</td><td class=\"n r1\">–</td></tr>"));
+  CHECK(has(answers, "aria-label=\"qa_squad: score by length\""));
+  CHECK(has(between(answers, "aria-label=\"16 key-value pairs: accuracy by length\"", "</figure>"), "data-name=\"b\" d=\"m10000 0 10000 4750\"/>"));  // 64 and 256 of 16 .. 256
+  CHECK(has(between(answers, "aria-label=\"key-value pairs, a quarter of the length: accuracy by length\"", "</figure>"),
+            "data-name=\"b\" d=\"m10000 0 10000 14250\"/>"));  // the newer file's
+  const std::string table = between(page, "<section id=\"evaluations\"", "</section>");
+  std::vector<size_t> places;
+  for (const char* row : {"<small>1024,", "<small>2048,", "<small>4096,", "<small>16384,"}) places.push_back(table.find(row, table.find("row\">vt")));
+  CHECK(std::ranges::is_sorted(places));
+  CHECK(places.back() != table.npos);
+  CHECK(has(table, "<small>1024, ruler-like</small></th><td class=\"n r0\">0.7500</td><td class=\"n r1\">–</td>"));
+  CHECK(has(table, "<th scope=\"row\">held-out text<br><small>16 tokens: loss ↓<span class=\"hidden\"> (lower is better)</span>, n = 90</small></th><td class=\"n r0\"><b>2.0000</b>"));
+  CHECK(has(table, "<th scope=\"row\">held-out text<br><small>16 tokens: bits per byte"));
+  CHECK(has(table, "<th scope=\"row\">held-out text, x&lt;y<br><small>16 tokens: loss"));
+  CHECK(has(table, "<small>64 tokens, 16 pairs: accuracy ↑"));
 }
 
 TEST_CASE("report: MQAR's accuracy is drawn, and there is no held-out loss") {
