@@ -40,6 +40,13 @@ inline int64_t most_shared_memory() {
   cuda_check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   return bytes;
 }
+// How many blocks of a kernel that fills a multiprocessor are at work at once on the current device. No result may follow from it.
+inline int64_t multiprocessors() {
+  int device = 0, count = 0;
+  cuda_check(cudaGetDevice(&device));
+  cuda_check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+  return count;
+}
 // Before a launch with more dynamic shared memory than a kernel has unasked (48 KiB).
 template <class Kernel>
 void allow_shared(Kernel kernel, int64_t bytes) {

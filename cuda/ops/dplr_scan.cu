@@ -2,12 +2,13 @@
 //   plan     bf16, K = V = 64: what each chunk of 64 does to a state, then the states one after the other, then (backward)
 //            the gradients; all products on tensor cores. Else, and for heads whose decays are too strong for that: one block
 //            per head walks pieces of 16 tokens with the state in shared memory
-//   grid     B*H*chunks blocks of 256 (first step) and 512 (gradients), B*H blocks of 128 (walk); plain: B*H blocks of 256
+//   grid     B*H*chunks blocks of 256 (first step), B*H of 128 (walk), one of 512 on each multiprocessor (gradients);
+//            plain: B*H blocks of 256
 //   traffic  bf16, 8 x 2048 tokens, 12 heads: forward 480 MB, of them 250 for what the steps tell each other: 160 us at 3 TB/s;
 //            backward 750 MB: 250 us. Inputs and outputs alone: 250 MB and 430 MB
 //   limits   f32 f64 bf16; any shape and decay; where a head's matrices do not fit into shared memory they lie in HBM
 //   ceiling  latency of dependent products: about 11 thousand cycles of a multiprocessor for a chunk of the first step,
-//            20 to 30 thousand for its gradients; plain: about 5 thousand for a piece forward, 15 thousand backward
+//            15 to 20 thousand for its gradients; plain: about 5 thousand for a piece forward, 15 thousand backward
 #include "tensor/ops/dplr_scan.h"
 
 #include <algorithm>
@@ -131,9 +132,10 @@ void tiles_backward(const DplrScanBackward& g) {
                      g.d_final ? g.d_final.data<float>() : nullptr, nullptr, d_states.data<bf16>(),
                      g.d_initial ? g.d_initial.data<float>() : nullptr, first);
     }
-    launch<GradientShared>(dplr_scan_gradient_kernel, count, gradient_threads, device, v, d_y, g.states.data<bf16>(),
-                           d_states.data<bf16>(), left_out.data<int>(), g.d_r.data<bf16>(), g.d_k.data<bf16>(),
-                           g.d_v.data<bf16>(), g.d_a.data<bf16>(), g.d_b.data<bf16>(), g.d_log_w.data<float>(), first);
+    launch<GradientShared>(dplr_scan_gradient_kernel, std::min(count, cuda::multiprocessors()), gradient_threads, device, v, d_y,
+                           g.states.data<bf16>(), d_states.data<bf16>(), left_out.data<int>(), g.d_r.data<bf16>(),
+                           g.d_k.data<bf16>(), g.d_v.data<bf16>(), g.d_a.data<bf16>(), g.d_b.data<bf16>(),
+                           g.d_log_w.data<float>(), first, int(count));
   });
   plain_backward<bf16>(g, left_out.data<int>());
 }

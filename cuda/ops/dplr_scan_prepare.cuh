@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(prepare_threads, 3)
   cuda::copy_async_commit();
   Tile *k = nullptr, *P_k = nullptr;
   if constexpr (!backward) k = &s.k, P_k = &s.P_k;
-  const bool fits = scale_operands<prepare_warps>(v, c, s.decays, s.r, s.a, k, s.b);
+  const bool fits = scale_operands<prepare_warps>(Given{v, c}, c, s.decays, s.r, s.a, k, s.b);
   cuda::copy_async_wait<0>();
   if (thread == 0) g_strong[c.slot] = !fits;
   if (!fits) return;
@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(prepare_threads, 3)
     }
   }
   if (c.starts)  // what a later document start hides does not reach the state after the chunk
-    for (int e = thread; e < c.last_start * 8; e += prepare_threads) {
+    for (int e = thread; e < c.last_start() * 8; e += prepare_threads) {
       *reinterpret_cast<uint4*>(&s.b.at[e / 8][e % 8 * 8]) = uint4{};
       if (k) *reinterpret_cast<uint4*>(&k->at[e / 8][e % 8 * 8]) = uint4{};
     }
@@ -111,7 +111,7 @@ __global__ void __launch_bounds__(prepare_threads, 3)
 #pragma unroll
     for (int I = 0; I < blocks; ++I) {
       unpack(sum[0][I], x[I]);
-      clear_outside<true>(sum[0][I], I * block, 0, c.first_start);
+      clear_outside<true>(sum[0][I], I * block, 0, c.first_start());
     }
   } else if (!backward) {
 #pragma unroll
@@ -147,7 +147,7 @@ __global__ void __launch_bounds__(prepare_threads, 3)
       Sum r;
       uint32_t f[4];
       unpack(r, r_own[I]);
-      clear_outside<false>(r, I * block, 0, c.first_start);
+      clear_outside<false>(r, I * block, 0, c.first_start());
 #pragma unroll
       for (int J = 0; J <= I; ++J) {
         load_left(f, &P_b.at[I * block][J * block]);

@@ -9,6 +9,7 @@
 #include <cuda_runtime.h>
 
 #include "cuda/mma.cuh"
+#include "cuda/quad.cuh"
 #include "tensor/ops/dplr_scan.h"
 
 namespace taper::kernels::dplr_tiles {
@@ -41,26 +42,28 @@ struct Chunk {
   int64_t slot, n, h, begin, at, stride;  // at: the first token's row of [B,T,H,64], times 64; stride to the next
   int length;
   uint64_t starts;  // bit i: a document starts at token i
-  int first_start, last_start;  // tokens before the first (64: none) see the state before the chunk; those from the last on
-                                // (0: none) are seen by the state after it
 
-  __device__ Chunk(const View& v, int64_t slot) : slot(slot) {
-    h = slot % v.H;
-    n = slot / v.H / v.chunks;
-    begin = slot / v.H % v.chunks * tokens;
+  Chunk() = default;
+  __device__ Chunk(const View& v, int64_t slot, bool with_starts = true) : slot(slot) {
+    const auto number = uint32_t(slot), heads = uint32_t(v.H), chunks = uint32_t(v.chunks);  // a grid's blocks are fewer than 2^31
+    h = number % heads;
+    n = number / heads / chunks;
+    begin = number / heads % chunks * tokens;
     at = ((n * v.steps + begin) * v.H + h) * channels;
     stride = v.H * channels;
     length = int(min(int64_t(tokens), v.steps - begin));
     starts = 0;
-    if (v.packing.start) {  // the same in every warp
+    if (with_starts && v.packing.start) {  // the same in every warp
       const int lane = int(threadIdx.x) % 32;
       const auto begins = [&](int i) { return i < length && v.packing.resets(n, begin + i); };
       const unsigned low = __ballot_sync(~0u, begins(lane)), high = __ballot_sync(~0u, begins(lane + 32));
       starts = uint64_t(high) << 32 | low;
     }
-    first_start = starts ? __ffsll(int64_t(starts)) - 1 : tokens;
-    last_start = starts ? start_of(tokens - 1) : 0;
   }
+  // Tokens before the first start (64: none) see the state before the chunk; those from the last on (0: none) are seen by the
+  // state after it.
+  __device__ int first_start() const { return starts ? __ffsll(int64_t(starts)) - 1 : tokens; }
+  __device__ int last_start() const { return starts ? start_of(tokens - 1) : 0; }
   // The token that starts the document of token i, or -1: it started before the chunk.
   __device__ int start_of(int i) const { return 63 - __clzll(int64_t(starts & ((uint64_t(2) << i) - 1))); }
 };
@@ -133,13 +136,35 @@ __device__ inline void store(bf16* corner, const uint32_t (&f)[4]) {
   to[down + across] = f[3];
 }
 
+// Writes a block, packed, to the rows of tokens from `at` on and the 16 columns from `column` on, 16 bytes a lane.
+__device__ inline void write_block(bf16* g, const Chunk& c, int at, int column, uint32_t (&f)[4]) {
+  uint32_t x[4] = {f[0], f[2], f[1], f[3]};
+  cuda::transpose_quad(x);
+  const int lane = int(threadIdx.x) % 32, i = at + lane / 4 + lane / 2 % 2 * 8;
+  if (i < c.length) *reinterpret_cast<uint4*>(g + c.at + i * c.stride + column + lane % 2 * 8) = make_uint4(x[0], x[1], x[2], x[3]);
+}
+
 // ---- the phases ----
+
+// 2^x and 1 / x for what stays far from the ends of f32: one instruction each.
+__device__ inline float power_of_two(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ inline float reciprocal(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 
 // A tile's rows from memory; zeros from `length` on, or where there is none. The caller commits and waits.
 template <int threads>
 __device__ void copy_tile(Tile& s, const bf16* g, int64_t stride, int length) {
-  for (int e = int(threadIdx.x); e < tokens * 8; e += threads) {
-    const int i = e / 8, q = e % 8 * 8;
+  static_assert(tokens * 8 % threads == 0);
+#pragma unroll
+  for (int n = 0; n < tokens * 8 / threads; ++n) {  // the compiler knows how many: no loop that it unrolls further
+    const int e = int(threadIdx.x) + n * threads, i = e / 8, q = e % 8 * 8;
     if (g) cuda::copy_async(&s.at[i][q], g + (i < length ? i * stride : 0) + q, i < length);
     else *reinterpret_cast<uint4*>(&s.at[i][q]) = uint4{};
   }
@@ -151,12 +176,26 @@ struct Decays {
   float scale[2][channels];     // 2^c, 2^d
 };
 
+// What scale_operands reads of token t, channels q and q + 1: from memory. `which`: r a k b.
+struct Given {
+  const View& v;
+  const Chunk& c;
+  __device__ int64_t place(int t, int q) const { return c.at + (t < c.length ? t * c.stride : 0) + q; }
+  __device__ float2 log_w(int t, int q) const {
+    return t < c.length ? *reinterpret_cast<const float2*>(v.g_log_w + place(t, q)) : float2{0, 0};
+  }
+  __device__ uint32_t pair(int which, int t, int q) const {
+    const bf16* g = which == 0 ? v.g_r : which == 1 ? v.g_a : which == 2 ? v.g_k : v.g_b;
+    return t < c.length ? *reinterpret_cast<const uint32_t*>(g + place(t, q)) : 0u;
+  }
+};
+
 // r^ a^ k^ b^ in tiles; k^ is left out where `k` is null. False where a half decays below 2^lowest: then the tiles mean
-// nothing. A warp takes its share of the tokens, a lane two channels. `exponents` [65][wide_row], if given, gets e_i in
+// nothing. A warp takes its share of the tokens, a lane two channels. `powers` [65][wide_row], if given, gets 2^e_i in
 // row i + 1. No barrier at the end.
-template <int warps>
-__device__ bool scale_operands(const View& v, const Chunk& c, Decays<warps>& s, Tile& r, Tile& a, Tile* k, Tile& b,
-                               float* exponents = nullptr) {
+template <int warps, class From>
+__device__ bool scale_operands(const From& from, const Chunk& c, Decays<warps>& s, Tile& r, Tile& a, Tile* k, Tile& b,
+                               float* powers = nullptr) {
   constexpr int share = tokens / warps;
   const int lane = int(threadIdx.x) % 32, first = int(threadIdx.x) / 32 * share, q = 2 * lane;
   float2 r_w[share], sum{0, 0};
@@ -164,14 +203,11 @@ __device__ bool scale_operands(const View& v, const Chunk& c, Decays<warps>& s, 
 #pragma unroll
   for (int i = 0; i < share; ++i) {
     const int t = first + i;
-    const bool here = t < c.length;
-    const int64_t at = c.at + (here ? t * c.stride : 0) + q;
-    const auto pair = [&](const bf16* g) { return here ? *reinterpret_cast<const uint32_t*>(g + at) : 0u; };
-    r_w[i] = here && !(c.starts >> t & 1) ? *reinterpret_cast<const float2*>(v.g_log_w + at) : float2{0, 0};
-    r_r[i] = pair(v.g_r);
-    r_a[i] = pair(v.g_a);
-    r_k[i] = k ? pair(v.g_k) : 0u;
-    r_b[i] = pair(v.g_b);
+    r_w[i] = c.starts >> t & 1 ? float2{0, 0} : from.log_w(t, q);
+    r_r[i] = from.pair(0, t, q);
+    r_a[i] = from.pair(1, t, q);
+    r_k[i] = k ? from.pair(2, t, q) : 0u;
+    r_b[i] = from.pair(3, t, q);
   }
   constexpr float log2_e = 0x1.715476p0f;
 #pragma unroll
@@ -195,27 +231,28 @@ __device__ bool scale_operands(const View& v, const Chunk& c, Decays<warps>& s, 
   }
   const bool fits = half[0].x >= lowest && half[0].y >= lowest && half[1].x >= lowest && half[1].y >= lowest;
   if (!__all_sync(~0u, fits)) return false;
+  const auto power = [](float2 x) { return float2{power_of_two(x.x), power_of_two(x.y)}; };
+  float2 before = power(e);
   if (first == 0) {
-    *reinterpret_cast<float2*>(&s.scale[0][q]) = {exp2f(half[0].x), exp2f(half[0].y)};
-    *reinterpret_cast<float2*>(&s.scale[1][q]) = {exp2f(half[1].x), exp2f(half[1].y)};
-    if (exponents) *reinterpret_cast<float2*>(exponents + q) = e;
+    *reinterpret_cast<float2*>(&s.scale[0][q]) = power(half[0]);
+    *reinterpret_cast<float2*>(&s.scale[1][q]) = power(half[1]);
+    if (powers) *reinterpret_cast<float2*>(powers + q) = before;
   }
   const auto scaled = [](uint32_t x, float2 by) {
     const float2 p = unpack(x);
     return cuda::pack_bf16(p.x * by.x, p.y * by.y);
   };
-  float2 before = {exp2f(e.x), exp2f(e.y)};
 #pragma unroll
   for (int i = 0; i < share; ++i) {
     e.x += r_w[i].x;
     e.y += r_w[i].y;
-    const float2 up = {exp2f(e.x), exp2f(e.y)}, down = {exp2f(-e.x), exp2f(-e.y)};
+    const float2 up = power(e), down = power({-e.x, -e.y});
     const auto put = [&](Tile& to, uint32_t x) { *reinterpret_cast<uint32_t*>(&to.at[first + i][q]) = x; };
     put(r, scaled(r_r[i], up));
     put(a, scaled(r_a[i], before));
     if (k) put(*k, scaled(r_k[i], down));
     put(b, scaled(r_b[i], down));
-    if (exponents) *reinterpret_cast<float2*>(exponents + (first + i + 1) * wide_row + q) = e;
+    if (powers) *reinterpret_cast<float2*>(powers + (first + i + 1) * wide_row + q) = up;
     before = up;
   }
   return true;
@@ -286,7 +323,7 @@ __device__ inline void invert(Inverse& s, const Tile& A, int I) {
   }
   if (int(threadIdx.x) % 32 < 16)
 #pragma unroll
-    for (int i = 0; i < block; ++i) s.at[I][i][own] = bf16(i == own ? 0.0f : x[i]);
+    for (int i = 0; i < block; ++i) s.at[I][i][own].bits = uint16_t(cuda::pack_bf16(i == own ? 0.0f : x[i], 0.0f));
 }
 
 // X from (I - A) X = sum, both transposed: 16 columns of X are rows here; n systems at once. x: X^T as left factors.

@@ -2,6 +2,7 @@
 #pragma once
 #include "cuda/mma.cuh"
 #include "cuda/ops/ssd_scan_plain.cuh"
+#include "cuda/quad.cuh"
 
 namespace taper::kernels::ssd {
 
@@ -70,19 +71,6 @@ __device__ inline uint32_t scaled(uint32_t pair, float low, float high) {
   return cuda::pack_bf16(low_of(pair) * low, high_of(pair) * high);
 }
 
-// Element i of lane q of a quad goes to element q of lane i.
-__device__ inline void transpose_quad(uint32_t (&x)[4]) {
-  const bool odd = threadIdx.x & 1, upper = threadIdx.x & 2;
-  auto swap = [](uint32_t& low, uint32_t& high, bool bit, int mask) {
-    const uint32_t other = __shfl_xor_sync(0xffffffffu, bit ? low : high, mask);
-    (bit ? low : high) = other;
-  };
-  swap(x[0], x[1], odd, 1);
-  swap(x[2], x[3], odd, 1);
-  swap(x[0], x[2], upper, 2);
-  swap(x[1], x[3], upper, 2);
-}
-
 // Four neighbouring accumulators of 8 columns to bf16, 16 bytes a lane, in rows g and g + 8 of a warp's 16. g_to is the
 // corner; rows_in counts from there, columns_in too (a multiple of 8).
 __device__ inline void store_wide(const float (*r)[4], bf16* g_to, int64_t stride, int rows_in, int columns_in) {
@@ -92,7 +80,7 @@ __device__ inline void store_wide(const float (*r)[4], bf16* g_to, int64_t strid
     uint32_t x[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) x[i] = cuda::pack_bf16(r[i][2 * half], r[i][2 * half + 1]);
-    transpose_quad(x);
+    cuda::transpose_quad(x);
     const int row = g + 8 * half;
     if (row < rows_in && 8 * q < columns_in)
       *reinterpret_cast<uint4*>(g_to + row * stride + 8 * q) = make_uint4(x[0], x[1], x[2], x[3]);
@@ -103,7 +91,7 @@ __device__ inline void store_narrow(const float (*r)[4], bf16* g_to, int64_t str
   const int row = int(threadIdx.x) % 32 / 4 + int(threadIdx.x) % 4 / 2 * 8, column = int(threadIdx.x) % 2 * 8;
   uint32_t x[4] = {cuda::pack_bf16(r[0][0], r[0][1]), cuda::pack_bf16(r[1][0], r[1][1]),
                    cuda::pack_bf16(r[0][2], r[0][3]), cuda::pack_bf16(r[1][2], r[1][3])};
-  transpose_quad(x);
+  cuda::transpose_quad(x);
   if (row < rows_in && column < columns_in)
     *reinterpret_cast<uint4*>(g_to + row * stride + column) = make_uint4(x[0], x[1], x[2], x[3]);
 }
