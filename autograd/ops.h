@@ -46,6 +46,8 @@ struct Transposes {
 };
 Var matmul(const Var& a, const Var& b, Transposes transposes = {});
 Var matmul_relu_squared(const Var& a, const Var& b, Transposes transposes = {});  // relu_squared(matmul(a, b)); keeps the square alone
+Var matmul_add(const Var& a, const Var& b, const Var& added, Transposes transposes = {});  // add(matmul(a, b), added)
+Var matmul_silu_gate(const Var& x, const Var& gate, const Var& up);  // swiglu(x gate^T, x up^T), which are kept for a gradient alone
 // x weight_i^T for one to six weights [N_i,K]; the gradient of x [...,K] is summed inside the products.
 std::vector<Var> project(const Var& x, const std::vector<Var>& weights);
 

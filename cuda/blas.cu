@@ -74,9 +74,9 @@ struct Plan {
   bool found = false;
 };
 
-uint32_t alignment_of(const Product& p) {  // of all three addresses, in bytes, up to 256
-  const uintptr_t bits =
-      reinterpret_cast<uintptr_t>(p.a) | reinterpret_cast<uintptr_t>(p.b) | reinterpret_cast<uintptr_t>(p.c) | 256;
+uint32_t alignment_of(const Product& p) {  // of all addresses, in bytes, up to 256
+  const uintptr_t bits = reinterpret_cast<uintptr_t>(p.a) | reinterpret_cast<uintptr_t>(p.b) |
+                         reinterpret_cast<uintptr_t>(p.c) | reinterpret_cast<uintptr_t>(p.added) | 256;
   return uint32_t(bits & (~bits + 1));
 }
 
@@ -87,20 +87,20 @@ class Blas {  // of one device; kept to the end of the process
   }
 
   const Plan& plan(const Product& p) {
-    const Key key{p.M, p.N, p.K, p.transpose_a, p.transpose_b, p.accumulate, p.operands, p.result, alignment_of(p)};
+    const Key key{p.M, p.N, p.K, p.transpose_a, p.transpose_b, p.added != nullptr, p.operands, p.result, alignment_of(p)};
     const auto at = plans_.find(key);
     return at != plans_.end() ? at->second : plans_[key] = make(p);
   }
 
   void multiply(const Product& p) {
     const Plan& plan = this->plan(p);
-    const double one_f64 = 1, beta_f64 = p.accumulate ? 1 : 0;
-    const float one_f32 = 1, beta_f32 = p.accumulate ? 1 : 0;
+    const double one_f64 = 1, beta_f64 = p.added ? 1 : 0;
+    const float one_f32 = 1, beta_f32 = p.added ? 1 : 0;
     const bool f64 = p.operands == Dtype::f64;
     const void *one = f64 ? static_cast<const void*>(&one_f64) : &one_f32,
                *beta = f64 ? static_cast<const void*>(&beta_f64) : &beta_f32;
-    blas_check(library().matmul(handle_, plan.product, one, p.b, plan.first, p.a, plan.second, beta, p.c, plan.result,
-                                p.c, plan.result, &plan.algorithm, workspace_.data<void>(), workspace_bytes, p.stream));
+    blas_check(library().matmul(handle_, plan.product, one, p.b, plan.first, p.a, plan.second, beta,
+                                p.added ? p.added : p.c, plan.result, p.c, plan.result, &plan.algorithm, workspace_.data<void>(), workspace_bytes, p.stream));
   }
 
  private:

@@ -12,9 +12,11 @@ Linear make_linear(const Init& init, const std::string& name, int64_t out, int64
 }
 Var widened(const Var& x) { return x.value.dtype() == Dtype::bf16 ? cast(x, Dtype::f32) : x; }
 
-Var Linear::operator()(Tape& tape, const Var& x) const {
-  const Var y = matmul(x, leaf_as(tape, weight, x.value.dtype()), {.b = true});
-  return bias ? add(y, leaf(tape, *bias)) : y;
+Var Linear::operator()(Tape& tape, const Var& x, const Var& added) const {
+  const Var w = leaf_as(tape, weight, x.value.dtype());
+  if (added && !bias) return matmul_add(x, w, added, {.b = true});
+  const Var y = matmul(x, w, {.b = true}), made = bias ? add(y, leaf(tape, *bias)) : y;
+  return added ? add(added, made) : made;
 }
 std::vector<Var> project(Tape& tape, const Var& x, const std::vector<const Linear*>& layers) {
   std::vector<Var> weights;
@@ -62,10 +64,11 @@ void ShortConv::each(const Visit& visit) {
   if (bias) visit(*bias);
 }
 
-Var SwiGlu::operator()(Tape& tape, const Var& x, bool fused) const {
+Var SwiGlu::operator()(Tape& tape, const Var& x, const Var& added, bool fused) const {
   const Scope scope(tape, "ffn");
+  if (fused) return down(tape, matmul_silu_gate(x, leaf_as(tape, gate.weight, x.value.dtype()), leaf_as(tape, up.weight, x.value.dtype())), added);
   const std::vector<Var> y = project(tape, x, {&gate, &up});
-  return down(tape, fused ? swiglu(y[0], y[1]) : multiply(silu(y[0]), y[1]));
+  return down(tape, multiply(silu(y[0]), y[1]), added);
 }
 void SwiGlu::each(const Visit& visit) {
   for (Linear* l : {&gate, &up, &down}) l->each(visit);
@@ -82,12 +85,13 @@ MixResult mix_tokens(Tape& tape, const Var& x, const Var& last, const std::vecto
   return r;
 }
 
-Var ChannelMix::operator()(Tape& tape, const Var& x, const Packing& packing, bool fused, Var* last) const {
+Var ChannelMix::operator()(Tape& tape, const Var& x, const Var& added, const Packing& packing, bool fused, Var* last) const {
   const Scope scope(tape, "ffn");
   const MixResult mixed = mix_tokens(tape, x, last ? *last : Var{}, {&x_k}, packing, fused);
   if (last) *last = mixed.tail;
   const Var& y = mixed.y[0];
-  return value(tape, fused ? matmul_relu_squared(y, leaf_as(tape, key.weight, y.value.dtype()), {.b = true}) : relu_squared(key(tape, y)));
+  const Var square = fused ? matmul_relu_squared(y, leaf_as(tape, key.weight, y.value.dtype()), {.b = true}) : relu_squared(key(tape, y));
+  return value(tape, square, added);
 }
 void ChannelMix::each(const Visit& visit) {
   visit(x_k);

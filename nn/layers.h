@@ -16,7 +16,7 @@ Var widened(const Var& x);
 struct Linear {  // y = x W^T + b, in the dtype of x: the weight is cast to it
   Parameter weight;               // [out,in]
   std::optional<Parameter> bias;  // [out]
-  Var operator()(Tape& tape, const Var& x) const;
+  Var operator()(Tape& tape, const Var& x, const Var& added = {}) const;  // added + that, where there is an added
   void each(const Visit& visit);
 };
 // NAME.weight and, with a bias, NAME.bias.
@@ -51,10 +51,10 @@ struct ShortConv {
   void each(const Visit& visit);
 };
 
-// The feed-forward layer of a block, one of two.
+// The feed-forward layer of a block, one of two. An added stream is added inside the last product.
 struct SwiGlu {  // down(silu(gate x) * up x)
   Linear gate, up, down;  // [F,D] [F,D] [D,F]
-  Var operator()(Tape& tape, const Var& x, bool fused) const;
+  Var operator()(Tape& tape, const Var& x, const Var& added, bool fused) const;
   void each(const Visit& visit);
 };
 // x moved towards the token before it by each weight in turn, by the fused room or by the plain ones. Weights of D elements.
@@ -64,7 +64,7 @@ struct ChannelMix {  // RWKV: value(relu(key(x + (x_before - x) * x_k))^2)
   Parameter x_k;      // [D]
   Linear key, value;  // [F,D] [D,F]
   // last [B,D]: the token before x, absent at the beginning; replaced by x's last token.
-  Var operator()(Tape& tape, const Var& x, const Packing& packing, bool fused, Var* last) const;
+  Var operator()(Tape& tape, const Var& x, const Var& added, const Packing& packing, bool fused, Var* last) const;
   void each(const Visit& visit);
 };
 

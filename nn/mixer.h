@@ -20,6 +20,7 @@ struct MixerState {
 struct Pass {
   const Packing& packing;
   bool fused = true;  // fused rooms where there are some; false: the plain graph
+  Var stream = {};   // [B,T,D]: the layer adds what it makes to it, inside its last product; absent: it adds to nothing
   Var v_first = {};  // rwkv7: the first layer's values [B,T,D], which later layers mix in
 };
 
@@ -32,7 +33,7 @@ struct HeadSpectrum {
 class Mixer {
  public:
   virtual ~Mixer() = default;
-  // x [B,T,D] -> [B,T,D]. state: read where its Vars are present, then replaced by the state after T.
+  // x [B,T,D] -> [B,T,D], added to pass.stream where there is one. state: read where its Vars are present, then replaced by the state after T.
   virtual Var forward(Tape& tape, const Var& x, Pass& pass, MixerState* state) const = 0;
   virtual void each(const std::function<void(Parameter&)>& visit) = 0;
   virtual std::vector<HeadSpectrum> spectrum() const = 0;  // for reports; slowest first where ordered

@@ -97,9 +97,13 @@ Var LanguageModel::trunk(Tape& tape, const Tensor& ids, const Packing& given, Mo
   if (dropout && config.dropout > 0) x = taper::dropout(x, config.dropout, dropout);
   if (pre_norm) x = (*pre_norm)(tape, x);
   Pass pass{.packing = packing, .fused = fused};
-  Var made;  // fused: by the last layer, not yet added to x
-  const auto take = [&](const Var& y) {
-    if (fused) made = y;
+  // Fused, a layer adds to x inside its last product; where x is wider than what layers make, the next norm adds, which
+  // moves no more and leaves the layer's gradient narrow.
+  const bool inside = fused && residual == activations;
+  Var made;  // by the last layer, not yet added to x
+  const auto take = [&](const Var& y, bool added) {
+    if (added) x = y;
+    else if (fused) made = y;
     else x = add(x, as(y, residual));
   };
   const auto normed = [&](const Norm& norm) {
@@ -112,12 +116,14 @@ Var LanguageModel::trunk(Tape& tape, const Tensor& ids, const Packing& given, Mo
     const Scope layers(tape, "layers"), layer(tape, std::to_string(i));
     const Block& block = blocks[i];
     LayerState* s = state ? &state->layers[i] : nullptr;
-    take(block.mixer->forward(tape, normed(block.norm), pass, s ? &s->mixer : nullptr));
+    const Var y = normed(block.norm);
+    if (inside) pass.stream = x;
+    take(block.mixer->forward(tape, y, pass, s ? &s->mixer : nullptr), inside);
     if (!block.ffn_norm) continue;
-    const Var y = normed(*block.ffn_norm);
-    take(block.swiglu        ? (*block.swiglu)(tape, y, fused)
-         : block.channel_mix ? (*block.channel_mix)(tape, y, packing, fused, s ? &s->channel_mix : nullptr)
-                             : y);
+    const Var z = normed(*block.ffn_norm), stream = inside ? x : Var{};
+    if (block.swiglu) take((*block.swiglu)(tape, z, stream, fused), inside);
+    else if (block.channel_mix) take((*block.channel_mix)(tape, z, stream, packing, fused, s ? &s->channel_mix : nullptr), inside);
+    else take(z, false);
   }
   x = normed(norm_f);
   if (state) {

@@ -135,7 +135,7 @@ void child(MatmulBy by, int out) {
                             .c = c,
                             .transpose_a = x.transpose_a,
                             .transpose_b = x.transpose_b,
-                            .accumulate = x.accumulate,
+                            .then = kernels::add_to(x.accumulate ? c : Tensor()),
                             .by = by};
     if (!kernels::matmul_takes(m)) continue;
     kernels::matmul(m);

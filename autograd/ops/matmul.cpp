@@ -9,9 +9,10 @@
 
 namespace taper {
 
-static const Op op{"matmul", {"a", "b"}, {"c"}}, squared_op{"matmul_relu_squared", {"a", "b"}, {"c"}};
+static const Op op{"matmul", {"a", "b"}, {"c"}}, squared_op{"matmul_relu_squared", {"a", "b"}, {"c"}},
+    add_op{"matmul_add", {"a", "b", "added"}, {"c"}};
 
-static Var product(const Op& op, const Var& a, const Var& b, Transposes transposes) {
+static Var product(const Op& op, const Var& a, const Var& b, const Var& added, Transposes transposes) {
   const bool squared = &op == &squared_op;
   check(a && b, "matmul: a and b must be present; {} is absent", a ? "b" : "a");
   const Tensor &va = a.value, &vb = b.value;
@@ -30,15 +31,23 @@ static Var product(const Op& op, const Var& a, const Var& b, Transposes transpos
     for (int i = 0; i + 1 < va.rank(); ++i) shape.push_back(va.size(i));
   shape.push_back(vb.size(tb ? 0 : 1));
   const Tensor c(va.device(), shape, va.dtype());
-  kernels::matmul({.a = va, .b = vb, .c = c, .transpose_a = ta, .transpose_b = tb, .relu_squared = squared});
+  check(&op != &add_op || (added && added.shape() == shape && added.value.dtype() == c.dtype()),
+        "matmul_add: added must be {} {} to match the product; got {} {}", name(c.dtype()), shape.text(),
+        added ? name(added.value.dtype()) : "nothing", added ? added.shape().text() : "");
+  kernels::matmul({.a = va, .b = vb, .c = c, .transpose_a = ta, .transpose_b = tb,
+                   .then = squared ? kernels::Epilogue{.kind = kernels::Epilogue::relu_squared} : kernels::add_to(added.value)});
 
-  return record(op, {a, b}, c, [a = Saved(a), shape_a = va.shape(), vb, square = squared ? c : Tensor(), ta, tb](Flow& flow) {
+  std::vector<Var> inputs = {a, b};
+  if (added) inputs.push_back(added);
+  return record(op, std::move(inputs), c, [a = Saved(a), shape_a = va.shape(), vb, square = squared ? c : Tensor(),
+                                           adds = bool(added), ta, tb](Flow& flow) {
     Tensor d_c = flow.from("c");
     if (square) {
       const Tensor d = empty_like(square);
       kernels::unary_backward<scalar::ReluSquared>({.x = square, .y = square, .d_y = d_c, .d_x = d});  // its slope is y's
       d_c = d;
     }
+    if (adds && flow.wants("added")) flow.to("added", d_c);
     if (flow.wants("a")) {
       const Tensor d_a(vb.device(), shape_a, vb.dtype());
       if (ta) kernels::matmul({.a = vb, .b = d_c, .c = d_a, .transpose_a = tb, .transpose_b = true});
@@ -55,8 +64,47 @@ static Var product(const Op& op, const Var& a, const Var& b, Transposes transpos
   });
 }
 
-Var matmul(const Var& a, const Var& b, Transposes transposes) { return product(op, a, b, transposes); }
-Var matmul_relu_squared(const Var& a, const Var& b, Transposes transposes) { return product(squared_op, a, b, transposes); }
+Var matmul(const Var& a, const Var& b, Transposes transposes) { return product(op, a, b, {}, transposes); }
+Var matmul_relu_squared(const Var& a, const Var& b, Transposes transposes) { return product(squared_op, a, b, {}, transposes); }
+Var matmul_add(const Var& a, const Var& b, const Var& added, Transposes transposes) { return product(add_op, a, b, added, transposes); }
+
+static const Op gate_op{"matmul_silu_gate", {"x", "gate", "up"}, {"y"}};
+
+Var matmul_silu_gate(const Var& x, const Var& gate, const Var& up) {
+  const Tensor &v = x.value, &w_gate = gate.value, &w_up = up.value;
+  check(x && v.rank() >= 1, "matmul_silu_gate: x must be [...,K]; got {}", x ? v.shape().text() : "nothing");
+  for (const auto& [w, who] : {std::pair{&gate, "gate"}, {&up, "up"}})
+    check(*w && w->value.rank() == 2 && w->size(1) == v.size(-1) && w->value.dtype() == v.dtype() && w->shape() == gate.shape(),
+          "matmul_silu_gate: gate and up must be {} [N,{}] to match x {}; got {} of {} {}", name(v.dtype()), v.size(-1), v.shape().text(), who,
+          *w ? name(w->value.dtype()) : "nothing", *w ? w->shape().text() : "");
+  Shape shape;
+  for (int i = 0; i + 1 < v.rank(); ++i) shape.push_back(v.size(i));
+  shape.push_back(w_gate.size(0));
+  const Tensor y(v.device(), shape, v.dtype());
+  const bool kept = x.tracked() || gate.tracked() || up.tracked();
+  const Tensor g = kept ? empty_like(y) : Tensor(), u = kept ? empty_like(y) : Tensor();
+  kernels::matmul({.a = v, .b = w_gate, .c = y, .transpose_b = true,
+                   .then = {.kind = kernels::Epilogue::silu_gate, .with = w_up, .gate = g, .up = u}});
+
+  return record(gate_op, {x, gate, up}, y, [x = Saved(x), shape = v.shape(), w_gate, w_up, g, u](Flow& flow) {
+    const Tensor d_g = empty_like(g), d_u = empty_like(u);
+    kernels::binary_backward<scalar::SwiGlu>({.a = g, .b = u, .d_y = flow.from("y"), .d_a = d_g, .d_b = d_u});
+    if (flow.wants("x")) {
+      const Tensor d_x(g.device(), shape, g.dtype());
+      kernels::matmul({.a = d_g, .b = w_gate, .c = d_x});
+      kernels::matmul({.a = d_u, .b = w_up, .c = d_x, .then = kernels::add_to(d_x)});
+      flow.to("x", d_x);
+    }
+    Tensor v;
+    for (const auto& [edge, d] : {std::pair{"gate", &d_g}, {"up", &d_u}}) {
+      if (!flow.wants(edge)) continue;
+      if (!v) v = x.get();
+      const Tensor d_w(g.device(), w_gate.shape(), wide(g.dtype()));
+      kernels::matmul({.a = *d, .b = v, .c = d_w, .transpose_a = true});
+      flow.to(edge, d_w);
+    }
+  });
+}
 
 static constexpr const char* weight_edges[] = {"weight0", "weight1", "weight2", "weight3", "weight4", "weight5"};
 static constexpr const char* output_edges[] = {"y0", "y1", "y2", "y3", "y4", "y5"};
@@ -97,7 +145,7 @@ std::vector<Var> project(const Var& x, const std::vector<Var>& weights) {
       if (flow.wants("x")) {
         const bool first = !d_x;
         if (first) d_x = Tensor(d_y.device(), shape, d_y.dtype());
-        kernels::matmul({.a = d_y, .b = w[i], .c = d_x, .accumulate = !first});
+        kernels::matmul({.a = d_y, .b = w[i], .c = d_x, .then = kernels::add_to(first ? Tensor() : d_x)});
       }
       if (!flow.wants(weight_edges[i])) continue;
       if (!v) v = x.get();

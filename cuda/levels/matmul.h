@@ -8,15 +8,20 @@
 
 namespace taper::cuda {
 
-// c = op(a) op(b), or c += with `accumulate`. Rows lie one after another without gaps: a [M,K], or [K,M] where
-// transposed; b [K,N], or [N,K]; c [M,N].
+// c = op(a) op(b), or added + that. Rows lie one after another without gaps: a [M,K], or [K,M] where transposed;
+// b [K,N], or [N,K]; c, added [M,N].
 struct Product {
   const void* a = nullptr;
   const void* b = nullptr;
   void* c = nullptr;
   int64_t M = 0, N = 0, K = 0;
-  bool transpose_a = false, transpose_b = false, accumulate = false;
-  bool relu_squared = false;  // level 6: c = max(op(a) op(b), 0)^2; the others leave the square to the caller
+  bool transpose_a = false, transpose_b = false;
+  const void* added = nullptr;  // of c's dtype, or c itself
+  // Level 6; the others leave these to the caller. relu_squared: c = max(op(a) op(b), 0)^2. up, as b: c = silu(op(a) op(b))
+  // (op(a) op(up)), and the two products to kept_gate and kept_up, as c, where those are.
+  bool relu_squared = false;
+  const void* up = nullptr;
+  void *kept_gate = nullptr, *kept_up = nullptr;
   Dtype operands = Dtype::f32, result = Dtype::f32;  // result: the operands' dtype, or f32 of bf16
   // Levels 1 to 5: K cut in pieces, each a product of its own: piece i writes c + i M N. The caller adds them up.
   int pieces = 1;

@@ -16,15 +16,15 @@ template <class T, class C, bool transpose_a, bool transpose_b>
 __global__ void naive_kernel(const T* g_a,  // [M,K] or [K,M]
                              const T* g_b,  // [K,N] or [N,K]
                              C* g_c,        // [pieces][M,N]
-                             int64_t M, int64_t N, int64_t K, int64_t piece, bool accumulate) {
+                             const C* g_added,           // [M,N], or none
+                             int64_t M, int64_t N, int64_t K, int64_t piece) {
   const int64_t i = thread_index();
   if (i >= M * N) return;
   const int64_t m = i / N, n = i % N, begin = blockIdx.y * piece, end = min(K, begin + piece);
   Acc<T> r_sum = 0;
   for (int64_t k = begin; k < end; ++k)
     r_sum += Acc<T>(g_a[transpose_a ? k * M + m : m * K + k]) * Acc<T>(g_b[transpose_b ? n * K + k : k * N + n]);
-  C& c = g_c[blockIdx.y * M * N + i];
-  c = C(accumulate ? Acc<T>(c) + r_sum : r_sum);
+  g_c[blockIdx.y * M * N + i] = C(g_added ? Acc<T>(g_added[i]) + r_sum : r_sum);
 }
 
 }  // namespace
@@ -34,7 +34,7 @@ void matmul_naive(const Product& p) {
     const dim3 grid(blocks_for(p.M * p.N, threads), unsigned(p.pieces));
     naive_kernel<T, C, transpose_a, transpose_b>
         <<<grid, threads, 0, p.stream>>>(static_cast<const T*>(p.a), static_cast<const T*>(p.b), static_cast<C*>(p.c),
-                                         p.M, p.N, p.K, p.piece(), p.accumulate);
+                                         static_cast<const C*>(p.added), p.M, p.N, p.K, p.piece());
     cuda_check(cudaGetLastError());
   });
 }

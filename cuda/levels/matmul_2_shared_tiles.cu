@@ -16,8 +16,8 @@ template <class T, class C, bool transpose_a, bool transpose_b>
 __global__ __launch_bounds__(tile* tile) void shared_tiles_kernel(const T* g_a,  // [M,K] or [K,M]
                                                                   const T* g_b,  // [K,N] or [N,K]
                                                                   C* g_c,        // [pieces][M,N]
-                                                                  int64_t M, int64_t N, int64_t K, int64_t piece,
-                                                                  bool accumulate) {
+                                                                  const C* g_added,  // [M,N], or none
+                                                                  int64_t M, int64_t N, int64_t K, int64_t piece) {
   using A = Acc<T>;
   __shared__ A s_a[tile][tile + 1];  // [m][k]; the odd row length spreads a column over all banks
   __shared__ A s_b[tile][tile + 1];  // [k][n]
@@ -35,8 +35,8 @@ __global__ __launch_bounds__(tile* tile) void shared_tiles_kernel(const T* g_a, 
     __syncthreads();
   }
   if (m0 + y >= M || n0 + x >= N) return;
-  C& c = g_c[blockIdx.y * M * N + (m0 + y) * N + n0 + x];
-  c = C(accumulate ? A(c) + r_sum : r_sum);
+  const int64_t i = (m0 + y) * N + n0 + x;
+  g_c[blockIdx.y * M * N + i] = C(g_added ? A(g_added[i]) + r_sum : r_sum);
 }
 
 }  // namespace
@@ -46,7 +46,7 @@ void matmul_shared_tiles(const Product& p) {
     const dim3 grid(blocks_for((p.M + tile - 1) / tile * ((p.N + tile - 1) / tile), 1), unsigned(p.pieces));
     shared_tiles_kernel<T, C, transpose_a, transpose_b>
         <<<grid, tile * tile, 0, p.stream>>>(static_cast<const T*>(p.a), static_cast<const T*>(p.b),
-                                             static_cast<C*>(p.c), p.M, p.N, p.K, p.piece(), p.accumulate);
+                                             static_cast<C*>(p.c), static_cast<const C*>(p.added), p.M, p.N, p.K, p.piece());
     cuda_check(cudaGetLastError());
   });
 }

@@ -66,8 +66,8 @@ template <class T, class C, bool transpose_a, bool transpose_b>
 __global__ __launch_bounds__(threads, 2) void register_tiles_kernel(const T* g_a,  // [M,K] or [K,M]
                                                                     const T* g_b,  // [K,N] or [N,K]
                                                                     C* g_c,        // [pieces][M,N]
-                                                                    int64_t M, int64_t N, int64_t K, int64_t piece,
-                                                                    bool accumulate) {
+                                                                    const C* g_added,  // [M,N], or none
+                                                                    int64_t M, int64_t N, int64_t K, int64_t piece) {
   using A = Acc<T>;
   using S = Square<A>;
   using V = Vector<A>;
@@ -112,8 +112,7 @@ __global__ __launch_bounds__(threads, 2) void register_tiles_kernel(const T* g_a
     for (int j = 0; j < S::own; ++j) {
       const int64_t m = m0 + S::place(y, i), n = n0 + S::place(x, j);
       if (m >= M || n >= N) continue;
-      C& c = g_c[m * N + n];
-      c = C(accumulate ? A(c) + r_c[i][j] : r_c[i][j]);
+      g_c[m * N + n] = C(g_added ? A(g_added[m * N + n]) + r_c[i][j] : r_c[i][j]);
     }
 }
 
@@ -125,7 +124,7 @@ void matmul_register_tiles(const Product& p) {
     const dim3 grid(blocks_for((p.M + tile - 1) / tile * ((p.N + tile - 1) / tile), 1), unsigned(p.pieces));
     register_tiles_kernel<T, C, transpose_a, transpose_b>
         <<<grid, threads, 0, p.stream>>>(static_cast<const T*>(p.a), static_cast<const T*>(p.b), static_cast<C*>(p.c),
-                                         p.M, p.N, p.K, p.piece(), p.accumulate);
+                                         static_cast<const C*>(p.added), p.M, p.N, p.K, p.piece());
     cuda_check(cudaGetLastError());
   });
 }

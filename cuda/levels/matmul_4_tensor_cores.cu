@@ -39,9 +39,9 @@ template <class C, bool transpose_a, bool transpose_b>
 __global__ __launch_bounds__(WarpTile::threads) void tensor_cores_kernel(const bf16* g_a,  // [M,K] or [K,M]
                                                                          const bf16* g_b,  // [K,N] or [N,K]
                                                                          C* g_c,           // [pieces][M,N]
+                                                                         const C* g_added,  // [M,N], or none
                                                                          int64_t M, int64_t N, int64_t K, int64_t piece,
-                                                                         bool accumulate, bool whole_a, bool whole_b,
-                                                                         bool pairs) {
+                                                                         bool whole_a, bool whole_b, bool pairs) {
   __shared__ __align__(16) bf16 s_a[WarpTile::size];
   __shared__ __align__(16) bf16 s_b[WarpTile::size];
   constexpr int64_t tile = WarpTile::tile;
@@ -55,7 +55,7 @@ __global__ __launch_bounds__(WarpTile::threads) void tensor_cores_kernel(const b
     c.add<transpose_a, !transpose_b>(s_a, s_b);
     __syncthreads();
   }
-  c.store(g_c + blockIdx.y * M * N, m0, n0, M, N, accumulate, pairs);
+  c.store(g_c + blockIdx.y * M * N, g_added, m0, n0, M, N, pairs);
 }
 
 }  // namespace
@@ -65,9 +65,10 @@ void matmul_tensor_cores(const Product& p) {
     constexpr int64_t tile = WarpTile::tile;
     const dim3 grid(blocks_for((p.M + tile - 1) / tile * ((p.N + tile - 1) / tile), 1), unsigned(p.pieces));
     C* c = static_cast<C*>(p.c);
+    const C* added = static_cast<const C*>(p.added);
     tensor_cores_kernel<C, transpose_a, transpose_b><<<grid, WarpTile::threads, 0, p.stream>>>(
-        static_cast<const T*>(p.a), static_cast<const T*>(p.b), c, p.M, p.N, p.K, p.piece(), p.accumulate, whole_a(p),
-        whole_b(p), vector_fits<C>(2, p.N, {c}));
+        static_cast<const T*>(p.a), static_cast<const T*>(p.b), c, added, p.M, p.N, p.K, p.piece(), whole_a(p),
+        whole_b(p), vector_fits<C>(2, p.N, {c, added}));
     cuda_check(cudaGetLastError());
   });
 }

@@ -52,8 +52,9 @@ template <class C, bool transpose_a, bool transpose_b>
 __global__ __launch_bounds__(WarpTile::threads, 2) void pipelined_kernel(const bf16* g_a,  // [M,K] or [K,M]
                                                                          const bf16* g_b,  // [K,N] or [N,K]
                                                                          C* g_c,           // [pieces][M,N]
+                                                                         const C* g_added,  // [M,N], or none
                                                                          int64_t M, int64_t N, int64_t K, int64_t piece,
-                                                                         bool accumulate, bool pairs) {
+                                                                         bool pairs) {
   extern __shared__ __align__(16) bf16 s_steps[];  // [steps][a, b][size]
   constexpr int64_t tile = WarpTile::tile, depth = WarpTile::depth;
   const TilePlace at = tile_place(int(blockIdx.x), int((M + tile - 1) / tile), int((N + tile - 1) / tile), band);
@@ -77,7 +78,7 @@ __global__ __launch_bounds__(WarpTile::threads, 2) void pipelined_kernel(const b
     c.add<transpose_a, !transpose_b>(s_steps + slot * 2 * WarpTile::size, s_steps + (slot * 2 + 1) * WarpTile::size);
     slot = slot + 1 == steps ? 0 : slot + 1;
   }
-  c.store(g_c + blockIdx.y * M * N, m0, n0, M, N, accumulate, pairs);
+  c.store(g_c + blockIdx.y * M * N, g_added, m0, n0, M, N, pairs);
 }
 
 }  // namespace
@@ -93,9 +94,10 @@ void matmul_pipelined(const Product& p) {
     const auto kernel = pipelined_kernel<C, transpose_a, transpose_b>;
     allow_shared(kernel, shared_bytes);
     C* c = static_cast<C*>(p.c);
+    const C* added = static_cast<const C*>(p.added);
     kernel<<<grid, WarpTile::threads, shared_bytes, p.stream>>>(static_cast<const T*>(p.a), static_cast<const T*>(p.b),
-                                                                c, p.M, p.N, p.K, p.piece(), p.accumulate,
-                                                                vector_fits<C>(2, p.N, {c}));
+                                                                c, added, p.M, p.N, p.K, p.piece(),
+                                                                vector_fits<C>(2, p.N, {c, added}));
     cuda_check(cudaGetLastError());
   });
 }

@@ -51,9 +51,9 @@ struct WarpTile {
     }
   }
 
-  // To rows m0.. and columns n0.. of g_c [M,N], two at a time where pairs are aligned.
+  // To rows m0.. and columns n0.. of g_c [M,N], added to those of g_added, if any; two at a time where pairs are aligned.
   template <class C>
-  __device__ void store(C* g_c, int64_t m0, int64_t n0, int64_t M, int64_t N, bool accumulate, bool pairs) const {
+  __device__ void store(C* g_c, const C* g_added, int64_t m0, int64_t n0, int64_t M, int64_t N, bool pairs) const {
 #pragma unroll
     for (int i = 0; i < 4; ++i)
 #pragma unroll
@@ -64,15 +64,15 @@ struct WarpTile {
         for (int j = 0; j < 8; ++j) {
           const int64_t column = n0 + n + j * 8 + lane % 4 * 2;
           C* c = g_c + row * N + column;
+          const C* added = g_added ? g_added + row * N + column : nullptr;
           const float x = r_c[i][j][half * 2], y = r_c[i][j][half * 2 + 1];
           if (pairs && column < N) {
-            auto& both = *reinterpret_cast<Vector<C, 2>*>(c);
-            const Vector<C, 2> old = accumulate ? both : Vector<C, 2>{};
-            both =
-                accumulate ? Vector<C, 2>{C(float(old.at[0]) + x), C(float(old.at[1]) + y)} : Vector<C, 2>{C(x), C(y)};
+            const Vector<C, 2> old = added ? *reinterpret_cast<const Vector<C, 2>*>(added) : Vector<C, 2>{};
+            *reinterpret_cast<Vector<C, 2>*>(c) =
+                added ? Vector<C, 2>{C(float(old.at[0]) + x), C(float(old.at[1]) + y)} : Vector<C, 2>{C(x), C(y)};
           } else {
-            if (column < N) c[0] = C(accumulate ? float(c[0]) + x : x);
-            if (column + 1 < N) c[1] = C(accumulate ? float(c[1]) + y : y);
+            if (column < N) c[0] = C(added ? float(added[0]) + x : x);
+            if (column + 1 < N) c[1] = C(added ? float(added[1]) + y : y);
           }
         }
       }

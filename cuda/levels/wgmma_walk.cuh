@@ -13,13 +13,16 @@ constexpr int tile_m = 128, depth = 64, group = 128, consumers = 2, threads = gr
 constexpr int panel = 64 * 128;  // bytes: 64 rows of 64 numbers, the unit of what lies swizzled in shared memory
 constexpr int most_ranges = 66;  // an H100's clusters: a number of its own, so that sums do not depend on the device
 
-template <int tile_n_, int stages_>
+// gate: b's half of a tile's columns and up's are multiplied side by side, each block of a cluster fetches one of them, and
+// they make half as many columns of c.
+template <int tile_n_, int stages_, bool gate_ = false>
 struct Plan {
-  static constexpr int tile_n = tile_n_, stages = stages_;
+  static constexpr int tile_n = tile_n_, stages = stages_, columns = gate_ ? tile_n / 2 : tile_n;  // of c
+  static constexpr bool gate = gate_;
   static constexpr int a_bytes = tile_m * depth * 2, b_bytes = tile_n * depth * 2, stage = a_bytes + b_bytes;
   static constexpr int out = stages * stage;                    // in shared memory: two panels for each warpgroup
-  static constexpr int barriers = out + consumers * 2 * panel;  // "has come", "is free" of each stage
-  static constexpr int shared_bytes = barriers + 2 * stages * int(sizeof(uint64_t)) + 1024;  // 1024: to align it
+  static constexpr int barriers = out + consumers * 2 * panel;  // "has come", "is free" of each stage; "what is added has come"
+  static constexpr int shared_bytes = barriers + (2 * stages + consumers) * int(sizeof(uint64_t)) + 1024;  // 1024: to align it
   static constexpr int64_t part_floats = int64_t(cluster) * consumers * 64 * tile_n;  // what a range leaves behind
 };
 
@@ -29,7 +32,7 @@ struct Walk {
   int ranges;                      // 0: whole tiles in turn
   int* g_left;                     // [ranges][cluster][consumers]: 1 when the part is there
   float4* g_parts;                 // [ranges][cluster][consumers][64*tile_n/4/group][group]
-  bool accumulate, relu_squared;
+  bool added, relu_squared, kept;
 };
 
 // What a cluster makes, one piece of work after another: a tile, or some of its steps.
@@ -64,7 +67,7 @@ class Work {
     }
     const TilePlace place = tile_place(tile, w_.rows, w_.columns, w_.band);
     m0 = (place.row * cluster + rank_) * tile_m;
-    n0 = place.column * P::tile_n;
+    n0 = place.column * P::columns;
     return true;
   }
   __device__ int range() const { return mine_; }
@@ -96,14 +99,15 @@ Walk walk_of(const Product& p, int band) {
          .N = int(p.N),
          .K = int(p.K),
          .rows = over(p.M, tile_m * cluster),
-         .columns = over(p.N, P::tile_n),
+         .columns = over(p.N, P::columns),
          .band = band,
          .steps = over(p.K, depth),
          .ranges = 0,
          .g_left = nullptr,
          .g_parts = nullptr,
-         .accumulate = p.accumulate,
-         .relu_squared = p.relu_squared};
+         .added = p.added != nullptr,
+         .relu_squared = p.relu_squared,
+         .kept = p.kept_gate != nullptr};
   w.ranges = ranges_of(int64_t(w.rows) * w.columns, w.steps);
   return w;
 }

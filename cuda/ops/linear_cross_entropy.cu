@@ -88,7 +88,7 @@ void forward(const LinearCrossEntropy& a) {
     });
     if (!d_x) continue;
     matmul({.a = logits, .b = a.weight, .c = d_x.rows(begin, end)});
-    matmul({.a = logits, .b = x_block, .c = a.d_weight, .transpose_a = true, .accumulate = begin > 0});
+    matmul({.a = logits, .b = x_block, .c = a.d_weight, .transpose_a = true, .then = add_to(begin > 0 ? a.d_weight : Tensor())});
   }
   reduce_forward({.x = nll, .y = a.loss});
   if (!a.factor) return;

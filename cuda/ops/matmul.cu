@@ -3,7 +3,8 @@
 //            as shipped. For levels 3 to 5 a product of few tiles and a long K (a weight's gradient) is cut in pieces
 //            along K, whose results a second kernel adds in their order
 //   grid     of the level; the addition numel/1024 blocks of 256
-//   square   max(product, 0)^2: inside level 6, which then comes before cuBLASLt; by a pass of relu_squared after the others
+//   epilogue what is added: inside every kernel. The square and the gate: inside level 6, which then comes before
+//            cuBLASLt; after the others by a pass of relu_squared, and by a second product and a pass of swiglu
 //   traffic  of the level; each piece writes and reads c once more, mostly in L2
 //   limits   f32 f64 bf16, a bf16 product with a bf16 or f32 result; any shape, any transposes. The choice and the number
 //            of pieces depend on dtype, shape and alignment, so that a run can be repeated on the same kind of device
@@ -25,6 +26,12 @@ using cuda::Product;
 // ---- the choice ----
 
 bool takes(Device& device, const Product& p, MatmulBy by) {
+  if (p.up && by != MatmulBy::wgmma) {  // by two products
+    Product gate = p, up = p;
+    gate.up = up.up = nullptr;
+    up.b = p.up;
+    return takes(device, gate, by) && takes(device, up, by);
+  }
   switch (by) {
     case MatmulBy::rule: return true;
     case MatmulBy::naive:
@@ -45,7 +52,7 @@ constexpr MatmulBy of_others[] = {MatmulBy::cublaslt, MatmulBy::register_tiles};
 
 MatmulBy choice(Device& device, const Product& p) {
   auto suits = [&](MatmulBy by) { return takes(device, p, by) && !(by == MatmulBy::wgmma && p.M <= wgmma_rows); };
-  if (p.relu_squared && suits(MatmulBy::wgmma)) return MatmulBy::wgmma;  // it saves the pass that squares
+  if ((p.relu_squared || p.up) && suits(MatmulBy::wgmma)) return MatmulBy::wgmma;  // it saves the pass after the product
   if (p.operands == Dtype::bf16) return *std::find_if(of_bf16, of_bf16 + 3, suits);
   return *std::find_if(of_others, of_others + 1, suits);
 }
@@ -77,11 +84,12 @@ int pieces(const Product& p, MatmulBy by) {
 
 constexpr int threads = 256;
 
-// c [numel] = the sum of its pieces, first to last; or c + that.
+// c [numel] = the sum of its pieces, first to last; or what is added + that.
 template <class A, class C, int n>
 __global__ void add_pieces_kernel(const A* g_pieces,  // [pieces][numel]
                                   C* g_c,             // [numel]
-                                  int64_t numel, int pieces, bool accumulate) {
+                                  const C* g_added,   // [numel], or none
+                                  int64_t numel, int pieces) {
   const int64_t i = cuda::thread_index() * n;
   if (i >= numel) return;
   cuda::Vector<A, n> r_sum{};
@@ -90,12 +98,11 @@ __global__ void add_pieces_kernel(const A* g_pieces,  // [pieces][numel]
 #pragma unroll
     for (int j = 0; j < n; ++j) r_sum.at[j] += r.at[j];
   }
-  auto& g_out = *reinterpret_cast<cuda::Vector<C, n>*>(g_c + i);
-  const cuda::Vector<C, n> old = accumulate ? g_out : cuda::Vector<C, n>{};
+  const cuda::Vector<C, n> old = g_added ? *reinterpret_cast<const cuda::Vector<C, n>*>(g_added + i) : cuda::Vector<C, n>{};
   cuda::Vector<C, n> out;
 #pragma unroll
-  for (int j = 0; j < n; ++j) out.at[j] = C(accumulate ? A(old.at[j]) + r_sum.at[j] : r_sum.at[j]);
-  g_out = out;
+  for (int j = 0; j < n; ++j) out.at[j] = C(g_added ? A(old.at[j]) + r_sum.at[j] : r_sum.at[j]);
+  *reinterpret_cast<cuda::Vector<C, n>*>(g_c + i) = out;
 }
 
 void run_level(const Product& p, MatmulBy by) {
@@ -117,16 +124,17 @@ void run_in_pieces(Device& device, const Product& p, MatmulBy by, int pieces) {
   Product cut = p;
   cut.c = parts.data<void>();
   cut.result = parts.dtype();
-  cut.accumulate = false;
+  cut.added = nullptr;
   cut.pieces = pieces;
   run_level(cut, by);
   visit<float, double, bf16>("matmul", p.result, [&]<class C>() {
     using A = Acc<C>;
     C* c = static_cast<C*>(p.c);
-    const bool fours = cuda::vector_fits<C>(4, numel, {c});
+    const C* added = static_cast<const C*>(p.added);
+    const bool fours = cuda::vector_fits<C>(4, numel, {c, added});
     const auto kernel = fours ? add_pieces_kernel<A, C, 4> : add_pieces_kernel<A, C, 1>;
-    kernel<<<cuda::blocks_for(fours ? numel / 4 : numel, threads), threads, 0, p.stream>>>(parts.data<A>(), c, numel,
-                                                                                           pieces, p.accumulate);
+    kernel<<<cuda::blocks_for(fours ? numel / 4 : numel, threads), threads, 0, p.stream>>>(parts.data<A>(), c, added,
+                                                                                           numel, pieces);
     cuda::cuda_check(cudaGetLastError());
   });
 }
@@ -143,8 +151,11 @@ Product product_of(const Matmul& m) {
           .K = m.transpose_b ? m.b.size(-1) : m.b.numel() / length,
           .transpose_a = m.transpose_a,
           .transpose_b = m.transpose_b,
-          .accumulate = m.accumulate,
-          .relu_squared = m.relu_squared,
+          .added = m.then.kind == Epilogue::add ? m.then.with.data<void>() : nullptr,
+          .relu_squared = m.then.kind == Epilogue::relu_squared,
+          .up = m.then.kind == Epilogue::silu_gate ? m.then.with.data<void>() : nullptr,
+          .kept_gate = m.then.gate ? m.then.gate.data<void>() : nullptr,
+          .kept_up = m.then.up ? m.then.up.data<void>() : nullptr,
           .operands = m.a.dtype(),
           .result = m.c.dtype(),
           .stream = cuda::stream_of(m.device())};
@@ -170,12 +181,14 @@ void forward(const Matmul& m) {
       raise(std::string("matmul: c of ") + name(p.operands) + " operands cannot be " + name(p.result));
   });
   if (p.M * p.N == 0) return;
-  if (p.K == 0) {
-    if (!p.accumulate) m.device().fill(p.c, 0, m.c.bytes());
+  if (p.K == 0 && !p.up) {
+    if (!p.added) m.device().fill(p.c, 0, m.c.bytes());
+    else if (p.added != p.c) copy_into(m.c, m.then.with);
     return;
   }
   if (!takes(m.device(), p, m.by)) raise(std::string("matmul: ") + name(m.by) + " does not take this product");
   const MatmulBy by = m.by == MatmulBy::rule ? choice(m.device(), p) : m.by;
+  if (p.up && (by != MatmulBy::wgmma || p.K == 0)) return silu_gate_apart(m);
   multiply(m.device(), p, by);
   if (p.relu_squared && by != MatmulBy::wgmma) unary_forward<scalar::ReluSquared>({.x = m.c, .y = m.c});
 }

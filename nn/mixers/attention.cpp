@@ -41,11 +41,11 @@ Attention::Inputs Attention::inputs(Tape& tape, const Var& x, const Packing& pac
   return in;
 }
 
-Var Attention::output(Tape& tape, const Var& y, const Var& gate) const {
+Var Attention::output(Tape& tape, const Var& y, const Var& gate, const Var& stream) const {
   const int64_t B = y.size(0), T = y.size(1);
   const Var weight = leaf(tape, norm_);
   const Var normed = gate ? gated_rms_norm(y, gate, weight, config_.norm_eps, GateOrder::norm_then_gate) : rms_norm(y, weight, config_.norm_eps);
-  return out_(tape, reshape(normed, {B, T, values()}));
+  return out_(tape, reshape(normed, {B, T, values()}), stream);
 }
 
 void Attention::each(const Visit& visit) {

@@ -20,8 +20,8 @@ class Attention {
   // others: at most two more layers of the mixer that see x; all products of x are made together.
   Inputs inputs(Tape& tape, const Var& x, const Packing& packing, const MixerState* state, const std::vector<const Linear*>& others = {}) const;
 
-  // y [B,T,H,V] of the scan: o_proj(rms_norm(y) * silu(gate)) [B,T,D]
-  Var output(Tape& tape, const Var& y, const Var& gate) const;
+  // y [B,T,H,V] of the scan: o_proj(rms_norm(y) * silu(gate)) [B,T,D], added to the stream where there is one
+  Var output(Tape& tape, const Var& y, const Var& gate, const Var& stream) const;
 
   void each(const Visit& visit);
   double flops() const;  // of one token, the convolutions alone

@@ -35,7 +35,7 @@ Var GatedDeltaNet::forward(Tape& tape, const Var& x, Pass& pass, MixerState* sta
                                        .initial = state ? state->recurrent : Var{}, .scale = 1 / std::sqrt(double(config_.head_dim))},
                                       pass.packing);
   if (state) *state = {.recurrent = scan.final, .history = in.tails};
-  return attention_.output(tape, scan.y, in.gate);
+  return attention_.output(tape, scan.y, in.gate, pass.stream);
 }
 
 // S' = a S, e = v - S'^T k, S = S' + k (beta e)^T, y = S^T q: seven operations for each of a head's K V elements.

@@ -45,7 +45,7 @@ Var Gla::forward(Tape& tape, const Var& x, Pass& pass, MixerState* state) const 
   const GlaResult scan = gla_scan({.q = in.q, .k = in.k, .v = in.v, .log_a = log_a, .initial = state ? state->recurrent : Var{}},
                                   1 / std::sqrt(double(K)), pass.packing);
   if (state) *state = {.recurrent = scan.final, .history = in.tails};
-  return attention_.output(tape, scan.y, in.gate);
+  return attention_.output(tape, scan.y, in.gate, pass.stream);
 }
 
 std::vector<HeadSpectrum> Gla::spectrum() const {

@@ -64,7 +64,7 @@ Var Mamba2::forward(Tape& tape, const Var& input, Pass& pass, MixerState* state)
                                   pass.packing);
   if (state) *state = {.recurrent = scan.final, .history = {x.tail, bc.tail}};
   const Var y = gated_rms_norm(reshape(scan.y, {B, T, inner}), gate, leaf(tape, norm_), config_.norm_eps, GateOrder::gate_then_norm);
-  return out_proj_(tape, y);
+  return out_proj_(tape, y, pass.stream);
 }
 
 // S = a S + (dt b) x^T and y = S^T c are five operations for each of a head's N P elements.

@@ -30,7 +30,7 @@ Var RetNet::forward(Tape& tape, const Var& x, Pass& pass, MixerState* state) con
   const SsdResult scan = ssd_scan({.x = in.v, .log_a = log_a, .b = k, .c = q, .dt = {}, .d = {}, .initial = state ? state->recurrent : Var{}},
                                   pass.packing);
   if (state) *state = {.recurrent = scan.final, .history = in.tails};
-  return attention_.output(tape, scan.y, in.gate);
+  return attention_.output(tape, scan.y, in.gate, pass.stream);
 }
 
 double RetNet::recurrence_flops() const { return 5 * double(config_.head_dim) * double(attention_.values()) + attention_.flops(); }

@@ -130,7 +130,7 @@ Var Rwkv7::forward(Tape& tape, const Var& x, Pass& pass, MixerState* state) cons
   const Var weight = leaf(tape, g_norm_.weight), bias = leaf(tape, *g_norm_.bias);
   const Var normed = heads(group_norm(reshape(scan.y, {B, T, D}), weight, bias, H, g_norm_.eps));
   const Var y = bonus(normed, r, k, v, leaf(tape, r_k_));
-  return o_proj_(tape, multiply(reshape(y, {B, T, D}), g));
+  return o_proj_(tape, multiply(reshape(y, {B, T, D}), g), pass.stream);
 }
 
 std::vector<HeadSpectrum> Rwkv7::spectrum() const {

@@ -26,7 +26,7 @@ void forward(const LinearCrossEntropy& a) {
     const Tensor d_nll = full(a.device(), {end - begin}, nll.dtype(), factor);
     cross_entropy_backward({.logits = logits, .labels = label_block, .lse = lse, .d_nll = d_nll, .d_logits = logits});
     matmul({.a = logits, .b = a.weight, .c = d_x.rows(begin, end)});
-    matmul({.a = logits, .b = x_block, .c = a.d_weight, .transpose_a = true, .accumulate = begin > 0});
+    matmul({.a = logits, .b = x_block, .c = a.d_weight, .transpose_a = true, .then = add_to(begin > 0 ? a.d_weight : Tensor())});
   }
   reduce_forward({.x = nll, .y = a.loss, .factor = factor});
 }

@@ -2,6 +2,7 @@
 #include "tensor/ops/matmul.h"
 
 #include <array>
+#include <cmath>
 #include <cstdlib>
 
 #include "tensor/random.h"
@@ -59,14 +60,41 @@ Example squared_example(int64_t M, int64_t K, int64_t N, Transposes t) {
   return e;
 }
 
+// Against matmul and add.
+Example add_example(int64_t M, int64_t K, int64_t N, Transposes t) {
+  Example e = example(M, K, N, t);
+  e.name += " added";
+  e.inputs.push_back({.edge = "added", .shape = {M, N}});
+  e.build = [t](const std::vector<Var>& in, const Packing&) { return std::vector{matmul_add(in[0], in[1], in[2], t)}; };
+  e.definition = [t](const std::vector<Var>& in, const Packing&) { return std::vector{add(in[2], matmul(in[0], in[1], t))}; };
+  return e;
+}
+
+// Against two products and swiglu.
+Example gate_example(const Shape& x, int64_t N) {
+  const int64_t K = x[x.rank() - 1];
+  return {.name = fmt::format("{} by two of [{},{}], gated", x.text(), N, K),
+          .inputs = {{.edge = "x", .shape = x}, {.edge = "gate", .shape = {N, K}}, {.edge = "up", .shape = {N, K}}},
+          .build = [](const std::vector<Var>& in, const Packing&) { return std::vector{matmul_silu_gate(in[0], in[1], in[2])}; },
+          .definition = [](const std::vector<Var>& in, const Packing&) {
+            return std::vector{swiglu(matmul(in[0], in[1], {.b = true}), matmul(in[0], in[2], {.b = true}))};
+          }};
+}
+
 std::vector<Example> examples() {
   std::vector<Example> all = {batched_example(false), batched_example(true)};
   all.push_back(squared_example(17, 33, 9, {.b = true}));
   all.push_back(squared_example(24, 72, 136, {.b = true}));
   all.push_back(squared_example(264, 24, 40, {.b = true}));  // level 6 has work for all its rows
   all.push_back(squared_example(5, 8, 16, {}));
+  all.push_back(gate_example({17, 33}, 9));
+  all.push_back(gate_example({2, 12, 72}, 136));
+  all.push_back(gate_example({264, 24}, 40));
+  all.push_back(gate_example({2, 264, 72}, 264));  // level 6: three tiles of 128 columns, three clusters
   for (bool a : {false, true})
     for (bool b : {false, true}) {
+      all.push_back(add_example(17, 33, 9, {a, b}));
+      all.push_back(add_example(264, 72, 136, {a, b}));
       all.push_back(example(1, 1, 1, {a, b}));
       all.push_back(example(3, 5, 7, {a, b}));
       all.push_back(example(17, 33, 9, {a, b}));
@@ -98,33 +126,66 @@ std::vector<Bench> benches() {
   for (const Example& e : {example(8 * 2048, 768, 3072, {.b = true}), squared_example(8 * 2048, 768, 3072, {.b = true})})
     all.push_back({.example = e, .forward_flops = flops, .forward_bytes = bytes, .backward_flops = 2 * flops,
                    .backward_bytes = 2 * bytes, .large = true});
+  // The last projection of a layer, onto the stream: GLA's and RetNet's feed-forward layers, Mamba-2's mixer.
+  for (const double inner : {1024, 1536, 2048}) {
+    const double f = 2 * M * inner * 768, b = 4 * (M * inner + inner * 768 + 2 * M * 768);
+    all.push_back({.example = add_example(8 * 2048, int64_t(inner), 768, {.b = true}), .forward_flops = f, .forward_bytes = b,
+                   .backward_flops = 2 * f, .backward_bytes = 2 * b, .large = true});
+  }
+  for (const double wide : {1024, 2048}) {  // RetNet's and GLA's gates; with a gradient to come, both products are written too
+    const double f = 4 * M * K * wide, b = 4 * (M * K + 2 * K * wide + 3 * M * wide);
+    all.push_back({.example = gate_example({8, 2048, int64_t(K)}, int64_t(wide)), .forward_flops = f, .forward_bytes = b,
+                   .backward_flops = 2 * f, .backward_bytes = 2 * b, .large = true});
+  }
   return all;
 }
 
 // Device memory of a product and what it must be, from the same rounded numbers, by a triple loop in f64.
+enum class Then { nothing, onto, residual, square, gate, kept_gate };
+constexpr const char* names_of_then[] = {"", " onto c", " added", " squared", " gated", " gated, both kept"};
 struct Trial {
-  Tensor a, b, c, want;
+  kernels::Matmul call;
+  std::vector<std::pair<Tensor, Tensor>> pairs;  // what it writes, and what that must be
 };
-enum class Then { nothing, accumulate, square };
 Trial trial(Device& device, int64_t M, int64_t K, int64_t N, Transposes t, Dtype operands, Dtype result, Then then) {
   auto draw = [&](const char* name, const Shape& shape, Dtype dtype) {
     std::vector<double> x;
     for (int64_t i = 0; i < shape.numel(); ++i) x.push_back(float(Random(1, name).normal(uint64_t(i))));
     return from_doubles(device, shape, dtype, x);
   };
-  Trial r{draw("a", t.a ? Shape{K, M} : Shape{M, K}, operands),
-          draw("b", t.b ? Shape{N, K} : Shape{K, N}, operands),
-          draw("c", {M, N}, result),
-          {}};
-  const auto a = to_doubles(r.a), b = to_doubles(r.b);
-  auto want = then == Then::accumulate ? to_doubles(r.c) : std::vector<double>(size_t(M * N));
-  for (int64_t i = 0; i < M; ++i)
-    for (int64_t j = 0; j < N; ++j)
-      for (int64_t k = 0; k < K; ++k)
-        want[size_t(i * N + j)] += a[size_t(t.a ? k * M + i : i * K + k)] * b[size_t(t.b ? j * K + k : k * N + j)];
-  if (then == Then::square)
+  const Shape b_shape = t.b ? Shape{N, K} : Shape{K, N};
+  kernels::Matmul m{.a = draw("a", t.a ? Shape{K, M} : Shape{M, K}, operands), .b = draw("b", b_shape, operands), .c = draw("c", {M, N}, result),
+                    .transpose_a = t.a, .transpose_b = t.b};
+  const auto product = [&](const Tensor& with) {
+    const auto a = to_doubles(m.a), b = to_doubles(with);
+    std::vector<double> c(size_t(M * N));
+    for (int64_t i = 0; i < M; ++i)
+      for (int64_t j = 0; j < N; ++j)
+        for (int64_t k = 0; k < K; ++k) c[size_t(i * N + j)] += a[size_t(t.a ? k * M + i : i * K + k)] * b[size_t(t.b ? j * K + k : k * N + j)];
+    return c;
+  };
+  const auto exact = [&](const std::vector<double>& x) { return from_doubles(open_device("cpu"), {M, N}, Dtype::f64, x); };
+  std::vector<double> want = product(m.b);
+  Trial r;
+  if (then == Then::onto || then == Then::residual) {
+    m.then = kernels::add_to(then == Then::onto ? m.c : draw("r", {M, N}, result));
+    const auto added = to_doubles(m.then.with);
+    for (size_t i = 0; i < want.size(); ++i) want[i] += added[i];
+  } else if (then == Then::square) {
+    m.then.kind = kernels::Epilogue::relu_squared;
     for (double& x : want) x = x > 0 ? x * x : 0;
-  r.want = from_doubles(open_device("cpu"), {M, N}, Dtype::f64, want);
+  } else if (then != Then::nothing) {
+    m.then = {.kind = kernels::Epilogue::silu_gate, .with = draw("up", b_shape, operands)};
+    const auto up = product(m.then.with);
+    if (then == Then::kept_gate) {
+      m.then.gate = draw("kept gate", {M, N}, result);
+      m.then.up = draw("kept up", {M, N}, result);
+      r.pairs = {{m.then.gate, exact(want)}, {m.then.up, exact(up)}};
+    }
+    for (size_t i = 0; i < want.size(); ++i) want[i] *= up[i] / (1 + std::exp(-want[i]));
+  }
+  r.pairs.emplace_back(m.c, exact(want));
+  r.call = m;
   return r;
 }
 
@@ -142,25 +203,24 @@ void holds(Device& device) {
   using By = kernels::MatmulBy;
   for (By by : {By::rule, By::naive, By::shared_tiles, By::register_tiles, By::tensor_cores, By::pipelined, By::wgmma,
                 By::cublaslt})
-    for (auto [M, K, N] : {std::array<int64_t, 3>{19, 23, 31}, {24, 72, 136}, {136, 200, 24}, {264, 2048, 24}})
+    for (auto [M, K, N] : {std::array<int64_t, 3>{19, 23, 31}, {24, 72, 136}, {136, 200, 24}, {392, 72, 264}, {264, 2048, 24}})
       for (const Kind& kind : kinds)
-        for (int bits = 0; bits < 12; ++bits) {
-          if (K > 1000 && (by != By::wgmma || kind.operands != Dtype::bf16))
-            continue;  // it hands sums over from block to block
+        for (int bits = 0; bits < 24; ++bits) {
+          const bool large = K > 1000 || M > 300;  // level 6: it hands sums over from block to block; several tiles each way
+          if (large && (by != By::wgmma || kind.operands != Dtype::bf16)) continue;
           const Transposes t{.a = (bits & 1) != 0, .b = (bits & 2) != 0};
           const Then then = Then(bits / 4);
-          const Trial r = trial(device, M, K, N, t, kind.operands, kind.result, then);
-          const kernels::Matmul m{.a = r.a, .b = r.b, .c = r.c, .transpose_a = t.a, .transpose_b = t.b,
-                                  .accumulate = then == Then::accumulate, .relu_squared = then == Then::square, .by = by};
-          if (!kernels::matmul_takes(m)) continue;
-          kernels::matmul(m);
-          // A square doubles the error of what was rounded before it.
-          expect_close(r.c, r.want, then == Then::square ? 2 * kind.bound : kind.bound,
-                       fmt::format("{} by {}: M={} K={} N={}{}{}{}, {} to {}", device.name(), kernels::name(by), M, K,
-                                   N, t.a ? " a^T" : "", t.b ? " b^T" : "",
-                                   then == Then::accumulate ? " added" : then == Then::square ? " squared" : "",
-                                   name(kind.operands), name(kind.result))
-                           .c_str());
+          Trial r = trial(device, M, K, N, t, kind.operands, kind.result, then);
+          r.call.by = by;
+          if (!kernels::matmul_takes(r.call)) continue;
+          kernels::matmul(r.call);
+          // A square doubles the error of what was rounded before it, a gate more than that.
+          const double bound = then >= Then::gate ? 3 * kind.bound : then == Then::square ? 2 * kind.bound : kind.bound;
+          for (const auto& [got, want] : r.pairs)
+            expect_close(got, want, bound,
+                         fmt::format("{} by {}: M={} K={} N={}{}{}{}, {} to {}", device.name(), kernels::name(by), M, K, N, t.a ? " a^T" : "",
+                                     t.b ? " b^T" : "", names_of_then[size_t(then)], name(kind.operands), name(kind.result))
+                             .c_str());
         }
 }
 
@@ -227,16 +287,60 @@ Example rows_example(int64_t rows, int64_t K, int64_t others, bool of_b) {
           }};
 }
 
-void refuses_a_square_that_is_added() {
+Example huge_add_example() {
+  Example e = rows_example(huge_rows(1024), 64, 1024, false);
+  e.name += ", added";
+  e.inputs.push_back({.edge = "added", .shape = {huge_rows(1024), 1024}, .fill = whole_numbers(-2, 2)});
+  e.build = [](const std::vector<Var>& in, const Packing&) { return std::vector{matmul_add(in[0], in[1], in[2], {.b = true})}; };
+  return e;
+}
+
+void refuses_what_an_epilogue_cannot_use() {
+  using kernels::Epilogue;
   Device& cpu = open_device("cpu");
-  const Tensor x = zeros(cpu, {2, 2}, Dtype::f32);
-  expect_error([&] { kernels::matmul({.a = x, .b = x, .c = zeros(cpu, {2, 2}, Dtype::f32), .accumulate = true, .relu_squared = true}); },
-               "matmul: a square cannot be added to c; take relu_squared or accumulate");
+  auto of = [&](const Shape& shape, Dtype t = Dtype::f32) { return zeros(cpu, shape, t); };
+  const Tensor x = of({2, 2}), wrong = of({2, 3});
+  const auto refuses = [&](const Epilogue& then, const char* message) {
+    expect_error([&] { kernels::matmul({.a = x, .b = x, .c = of({2, 2}), .then = then}); }, message);
+  };
+  refuses({.kind = Epilogue::add}, "matmul: what is added must have the shape and dtype of c");
+  refuses({.kind = Epilogue::add, .with = wrong}, "matmul: what is added must have the shape and dtype of c");
+  refuses({.kind = Epilogue::relu_squared, .with = x}, "matmul: only add and silu_gate take a further tensor");
+  refuses({.kind = Epilogue::silu_gate, .with = wrong}, "matmul: the second factor of a silu gate must have the shape and dtype of b");
+  refuses({.kind = Epilogue::silu_gate, .with = x, .gate = x}, "matmul: a silu gate keeps both of its products, as c, or neither");
+  refuses({.kind = Epilogue::add, .with = x, .up = x}, "matmul: only silu_gate keeps its products");
+  auto var = [&](const Shape& shape, Dtype t = Dtype::f32) { return constant(of(shape, t)); };
+  expect_error([&] { matmul_add(var({2, 3}), var({3, 4}), var({4})); }, "matmul_add: added must be f32 [2,4] to match the product; got f32 [4]");
+  expect_error([&] { matmul_add(var({2, 3}), var({3, 4}), var({2, 4}, Dtype::f64)); },
+               "matmul_add: added must be f32 [2,4] to match the product; got f64 [2,4]");
+  expect_error([&] { matmul_silu_gate(var({2, 3}), var({4, 3}), var({5, 3})); },
+               "matmul_silu_gate: gate and up must be f32 [N,3] to match x [2,3]; got up of f32 [5,3]");
+  expect_error([&] { matmul_silu_gate(var({2, 3}), {}, var({5, 3})); },
+               "matmul_silu_gate: gate and up must be f32 [N,3] to match x [2,3]; got gate of nothing ");
+}
+
+// In f32 and f64 the CPU rounds as the plain ops do, so that a model's bits do not depend on who asks for a gradient.
+void the_bits_of_the_plain_ops() {
+  Device& cpu = open_device("cpu");
+  const auto draw = [&](const char* name, const Shape& shape, Dtype t) {
+    std::vector<double> x;
+    for (int64_t i = 0; i < shape.numel(); ++i) x.push_back(Random(3, name).normal(uint64_t(i)));
+    return from_doubles(cpu, shape, t, x);
+  };
+  for (Dtype t : {Dtype::f32, Dtype::f64}) {
+    const Tensor a = draw("a", {33, 520}, t), b = draw("b", {40, 520}, t), up = draw("up", {40, 520}, t), r = draw("r", {33, 40}, t);
+    const Var va = constant(a), vb = constant(b), vu = constant(up), vr = constant(r);
+    expect(to_doubles(matmul_add(va, vb, vr, {.b = true}).value) == to_doubles(add(vr, matmul(va, vb, {.b = true})).value), "added: other bits");
+    const auto gated = to_doubles(matmul_silu_gate(va, vb, vu).value);
+    expect(gated == to_doubles(swiglu(matmul(va, vb, {.b = true}), matmul(va, vu, {.b = true})).value), "gated: other bits");
+    Tape tape;
+    expect(gated == to_doubles(matmul_silu_gate(tape.leaf("x", a), vb, vu).value), "gated with a gradient to come: other bits");
+  }
 }
 
 const RegisterCase registered{{
     .room = "matmul",
-    .ops = {"matmul", "matmul_relu_squared", "project"},
+    .ops = {"matmul", "matmul_relu_squared", "matmul_add", "matmul_silu_gate", "project"},
     .examples = examples(),
     .bf16 = Tolerance{5e-3, 8e-3},
     .bench = benches(),
@@ -245,9 +349,10 @@ const RegisterCase registered{{
                {"the gradient of b is wide", bf16_gradients},
                {"an empty inner size gives zeros", an_empty_inner_size_gives_zeros},
                {"refuses sizes that do not meet", refuses_sizes_that_do_not_meet},
-               {"refuses a square that is added", refuses_a_square_that_is_added}},
+               {"refuses what an epilogue cannot use", refuses_what_an_epilogue_cannot_use},
+               {"the bits of the plain ops", the_bits_of_the_plain_ops}},
     .huge = {rows_example(huge_rows(1024), 1024, 64, false), rows_example(huge_rows(1024), 64, 1024, false),
-             rows_example(huge_rows(1024), 1024, 16, true)},
+             rows_example(huge_rows(1024), 1024, 16, true), huge_add_example()},
 }};
 
 }  // namespace
