@@ -54,19 +54,113 @@ int32_t likeliest(std::span<const double> logits, int64_t vocab) {
 
 }  // namespace
 
+namespace {
+
+using Tokens = std::span<const int32_t>;
+
+// The state behind each context, a row each. Shorter ones have padding in front, and begin anew behind it: as a packed document
+// that no other is seen from.
+ModelState read_contexts(const LanguageModel& model, const std::vector<Tokens>& contexts) {
+  const int64_t B = int64_t(contexts.size());
+  int64_t T = 1;
+  for (const Tokens c : contexts) T = std::max(T, int64_t(c.size()));
+  const auto begin_of = [&](int64_t b) { return T - int64_t(contexts[size_t(b)].size()); };
+  ModelState state;
+  const auto restart_at = [&](int64_t t) {  // the rows that begin where a piece does, and so cannot begin inside one
+    std::vector<int32_t> keep;
+    for (int64_t b = 0; b < B; ++b) keep.push_back(begin_of(b) != t);
+    if (std::ranges::find(keep, 0) != keep.end()) state.restart(from_host<int32_t>(model.device, {B}, keep));
+  };
+  for (int64_t begin = 0, n; begin < T; begin += n) {
+    n = std::min(piece_length(B), T - begin);
+    if (begin) restart_at(begin);
+    std::vector<int32_t> ids(size_t(B * n), 0);
+    std::vector<std::vector<int64_t>> starts(static_cast<size_t>(B));
+    for (int64_t b = 0; b < B; ++b) {
+      const int64_t first = begin_of(b);
+      if (begin < first && first < begin + n) starts[size_t(b)] = {first - begin};
+      for (int64_t t = std::max(begin, first); t < begin + n; ++t) ids[size_t(b * n + t - begin)] = contexts[size_t(b)][size_t(t - first)];
+    }
+    Tape tape = Tape::constants();
+    model.trunk(tape, from_host<int32_t>(model.device, {B, n}, ids), make_packing(model.device, B, n, starts), &state);
+  }
+  restart_at(T);
+  return state;
+}
+
+ModelState rows_of(const ModelState& from, const std::vector<int64_t>& rows) {
+  const auto those = [&](const Tensor& all) {
+    std::vector<Tensor> parts;
+    for (const int64_t r : rows) parts.push_back(all.rows(r, r + 1));
+    return stack(parts);
+  };
+  ModelState to = from;
+  to.position = those(from.position);
+  to.each([&](Var& v) { v = constant(those(v.value)); });
+  return to;
+}
+
+// What the questions have in common, so that it is read once: neighbours whose inputs begin alike, each up to the first token that
+// a score is asked for at.
+struct Shared {
+  std::vector<Tokens> contexts;
+  std::vector<int64_t> context_of;  // of each question
+};
+Shared shared_contexts(std::span<const Question> questions) {
+  Shared s;
+  const auto own = [](const Question& q) { return Tokens(q.input).first(q.input.size() - q.targets.size()); };
+  for (size_t i = 0; i < questions.size(); ++i) {
+    const Tokens mine = own(questions[i]);
+    if (!s.contexts.empty()) {
+      Tokens& last = s.contexts.back();
+      const size_t alike = size_t(std::ranges::mismatch(last, mine).in1 - last.begin());
+      if (last.empty() ? mine.empty() : 2 * alike > last.size()) {
+        last = last.first(alike);
+        s.context_of.push_back(int64_t(s.contexts.size()) - 1);
+        continue;
+      }
+    }
+    s.context_of.push_back(int64_t(s.contexts.size()));
+    s.contexts.push_back(mine);
+  }
+  // Not worth two passes, unless they are a quarter shorter.
+  const auto longest = [](size_t n, auto&& length) {
+    size_t most = 0;
+    for (size_t i = 0; i < n; ++i) most = std::max(most, length(i));
+    return n * most;
+  };
+  const size_t n = questions.size(), alone = longest(n, [&](size_t i) { return questions[i].input.size(); });
+  const size_t shared = longest(s.contexts.size(), [&](size_t c) { return s.contexts[c].size(); }) +
+                        longest(n, [&](size_t i) { return questions[i].input.size() - s.contexts[size_t(s.context_of[i])].size(); });
+  return 4 * shared <= 3 * alone ? s : Shared{};
+}
+
+}  // namespace
+
 std::vector<std::vector<TokenScore>> ModelPredictor::ask(std::span<const Question> questions, Softmax softmax) {
   const int64_t B = int64_t(questions.size()), D = model_.config.d_model, V = model_.embedding.value.size(0);
-  int64_t T = 0;
   std::vector<std::vector<TokenScore>> scores;
   for (const Question& q : questions) {
     check(!q.targets.empty() && q.targets.size() <= q.input.size(), "score: wants 1 to {} targets, the tokens of the input; got {}", q.input.size(),
         q.targets.size());
     for (const int32_t id : q.input)
       check(0 <= id && id < V, Exit::bad_data, "score: token {} is outside the model's vocabulary of {}; its tokenizer is another", id, V);
-    T = std::max(T, int64_t(q.input.size()));
     scores.emplace_back(q.targets.size());
   }
+  const Shared shared = shared_contexts(questions);
   ModelState state;
+  if (!shared.contexts.empty()) {
+    state = rows_of(read_contexts(model_, shared.contexts), shared.context_of);
+    tokens_read_ += int64_t(shared.contexts.size() * std::ranges::max(shared.contexts, {}, &Tokens::size).size());
+  }
+  std::vector<Tokens> inputs;  // what is still to be read
+  int64_t T = 0;
+  for (size_t b = 0; b < questions.size(); ++b) {
+    inputs.push_back(questions[b].input);
+    if (!shared.contexts.empty()) inputs[b] = inputs[b].subspan(shared.contexts[size_t(shared.context_of[b])].size());
+    T = std::max(T, int64_t(inputs[b].size()));
+  }
+  tokens_read_ += B * T;
   for (int64_t begin = 0, n; begin < T; begin += n) {
     n = std::min(piece_length(B), T - begin);
     std::vector<int32_t> ids(size_t(B * n), 0);
@@ -76,10 +170,10 @@ std::vector<std::vector<TokenScore>> ModelPredictor::ask(std::span<const Questio
     };
     std::vector<Wanted> wanted;
     for (int64_t b = 0; b < B; ++b) {
-      const Question& q = questions[size_t(b)];
-      const int64_t length = int64_t(q.input.size()), first = length - int64_t(q.targets.size());
+      const Tokens input = inputs[size_t(b)];
+      const int64_t length = int64_t(input.size()), first = length - int64_t(questions[size_t(b)].targets.size());
       for (int64_t t = begin; t < std::min(begin + n, length); ++t) {
-        ids[size_t(b * n + t - begin)] = q.input[size_t(t)];
+        ids[size_t(b * n + t - begin)] = input[size_t(t)];
         if (t >= first) wanted.push_back({int32_t(b * n + t - begin), size_t(b), size_t(t - first)});
       }
     }

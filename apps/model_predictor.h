@@ -2,7 +2,8 @@
 //
 // Rows of a batch are padded behind their last token only. A state at t is a function of the tokens up to t, so padding
 // there enters none that a score is read from. Long rows go through in pieces, the state handed on; memory is that of a
-// piece, and the head runs at the positions that are asked for alone.
+// piece, and the head runs at the positions that are asked for alone. Of neighbouring questions that begin alike, as one document's
+// choices do, the beginning is read once, and each goes on from its state.
 #pragma once
 #include <functional>
 #include <span>
@@ -17,9 +18,11 @@ class ModelPredictor final : public Predictor {
  public:
   explicit ModelPredictor(const LanguageModel& model) : model_(model) {}  // which must outlive this
   std::vector<std::vector<TokenScore>> ask(std::span<const Question> questions, Softmax softmax) override;
+  int64_t tokens_read() const { return tokens_read_; }  // by the model so far, with padding
 
  private:
   const LanguageModel& model_;
+  int64_t tokens_read_ = 0;
 };
 
 struct Continue {

@@ -26,11 +26,13 @@ double total(std::span<const TokenScore> scores, Softmax softmax) {
   return round_bf16(s);
 }
 
-// Asks all, in batches of about equal length; answers[i] is of questions[i].
-std::vector<std::vector<TokenScore>> ask_all(Predictor& model, std::vector<Question> questions, const ScoreOptions& o) {
-  std::vector<size_t> order(questions.size());
+// Asks all, in batches of about equal length; answers[i] is of questions[i]. Questions of one group, which are neighbours, are
+// asked one behind another: a model may read once what they share.
+std::vector<std::vector<TokenScore>> ask_all(Predictor& model, std::vector<Question> questions, const std::vector<size_t>& groups, const ScoreOptions& o) {
+  std::vector<size_t> order(questions.size()), longest(groups.empty() ? 0 : groups.back() + 1);
   std::iota(order.begin(), order.end(), size_t(0));
-  std::ranges::stable_sort(order, [&](size_t a, size_t b) { return questions[a].input.size() > questions[b].input.size(); });
+  for (size_t i = 0; i < questions.size(); ++i) longest[groups[i]] = std::max(longest[groups[i]], questions[i].input.size());
+  std::ranges::stable_sort(order, [&](size_t a, size_t b) { return longest[groups[a]] > longest[groups[b]]; });
   std::vector<std::vector<TokenScore>> answers(questions.size());
   for (size_t begin = 0; begin < order.size(); begin += size_t(o.batch)) {
     const size_t end = std::min(order.size(), begin + size_t(o.batch));
@@ -98,7 +100,9 @@ Pair encode_pair(const Coder& coder, std::string_view context, std::string_view 
 
 std::vector<Score> score_continuations(Predictor& model, const Coder& coder, std::span<const Request> requests, const ScoreOptions& o) {
   std::vector<Question> questions;
+  std::vector<size_t> groups;  // of each question: those of one document
   for (const Request& r : requests) {
+    groups.push_back(groups.empty() ? 0 : groups.back() + (r.who != requests[groups.size() - 1].who));
     Pair pair = encode_pair(coder, r.context, r.continuation, r.who);
     check(o.max_length == 0 || int64_t(pair.continuation.size()) <= o.max_length, Exit::bad_data,
           "{}: a continuation may have {} tokens, --max-length; it has {}", r.who, o.max_length, pair.continuation.size());
@@ -107,7 +111,7 @@ std::vector<Score> score_continuations(Predictor& model, const Coder& coder, std
     if (const int64_t over = int64_t(q.input.size()) - o.max_length; o.max_length && over > 0) q.input.erase(q.input.begin(), q.input.begin() + over);
   }
   std::vector<Score> scores;
-  for (const auto& answer : ask_all(model, std::move(questions), o)) scores.push_back(summed(answer, o.softmax));
+  for (const auto& answer : ask_all(model, std::move(questions), groups, o)) scores.push_back(summed(answer, o.softmax));
   return scores;
 }
 
@@ -133,7 +137,9 @@ std::vector<Score> score_texts(Predictor& model, const Coder& coder, std::span<c
     for (Question& q : windows(coder.text(texts[i]), coder.prefix, o.max_length)) questions.push_back(std::move(q)), of.push_back(i);
   std::vector<std::vector<double>> parts(texts.size());
   std::vector<Score> scores(texts.size());
-  const auto answers = ask_all(model, std::move(questions), o);
+  std::vector<size_t> alone(questions.size());
+  std::iota(alone.begin(), alone.end(), size_t(0));
+  const auto answers = ask_all(model, std::move(questions), alone, o);
   for (size_t i = 0; i < of.size(); ++i) {
     const Score s = summed(answers[i], o.softmax);
     parts[of[i]].push_back(s.log_probability);

@@ -67,7 +67,8 @@ struct ScoreOptions {
   std::function<void(int64_t done, int64_t all)> progress = {};  // questions
 };
 
-// In the order of the requests; they are asked by falling length, so that those in a batch are about as long.
+// In the order of the requests; they are asked by falling length, so that those in a batch are about as long. Neighbours of one
+// `who` stay together.
 std::vector<Score> score_continuations(Predictor& model, const Coder& coder, std::span<const Request> requests, const ScoreOptions& options);
 
 // The windows of a text of tokens; targets are never empty.

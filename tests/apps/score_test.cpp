@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <map>
+#include <tuple>
 
 #include "apps/model_predictor.h"
 #include "tests/apps/toy_predictor.h"
@@ -17,7 +18,7 @@ namespace {
 
 std::vector<Request> requests(std::vector<std::pair<std::string, std::string>> pairs) {
   std::vector<Request> all;
-  for (auto& [context, continuation] : pairs) all.push_back({context, continuation, "a.jsonl:1"});
+  for (auto& [context, continuation] : pairs) all.push_back({context, continuation, "a.jsonl:" + std::to_string(all.size() + 1)});
   return all;
 }
 
@@ -223,6 +224,70 @@ TEST_CASE("a network: scores are its logits', in pieces, beside longer rows, at 
     const double whole = token_score(to_doubles(logits.reshape(Shape{12000, logits.size(2)}).rows(11999, 12000)), 7, Softmax::fp32).log_probability;
     CHECK(pieces == doctest::Approx(whole).epsilon(1e-5));
   }
+}
+
+TEST_CASE("a network: what neighbouring questions share is read once, and their scores are those of each alone") {
+  Device& cpu = open_device("cpu");
+  for (const char* arch : {"mamba2", "rwkv7", "gdn", "gla", "retnet"})
+    for (const bool post : {false, true}) {
+      CAPTURE(arch);
+      CAPTURE(post);
+      ModelConfig c;
+      c.arch = arch;
+      c.post = post;
+      c.d_model = 32, c.layers = 2, c.heads = 2, c.head_dim = c.arch == "mamba2" ? 32 : c.arch == "gla" ? 8 : 16, c.d_state = 16, c.vocab = 50, c.train_length = 32;
+      const LanguageModel model(c, 3, cpu);
+      const auto questions = [](std::initializer_list<int64_t> contexts) {  // of each length two endings of 3 and 6 tokens
+        std::vector<Question> all;
+        for (const int64_t n : contexts)
+          for (const int64_t ending : {3, 6}) {
+            Question q;
+            for (int64_t i = 0; i < n; ++i) q.input.push_back(int32_t((i * i + 3 * n) % 50));
+            for (int64_t i = 0; i < ending; ++i) q.targets.push_back(int32_t((i * 7 + n + ending) % 50));
+            q.input.insert(q.input.end(), q.targets.begin(), q.targets.end() - 1);
+            all.push_back(q);
+          }
+        return all;
+      };
+      const auto agree = [&](const std::vector<Question>& all, int64_t tokens) {
+        ModelPredictor predictor(model);
+        const auto together = predictor.ask(all, Softmax::fp32);
+        CHECK(predictor.tokens_read() == tokens);
+        double worst = 0;
+        for (size_t i = 0; i < all.size(); ++i) {
+          const auto alone = ModelPredictor(model).ask({&all[i], 1}, Softmax::fp32)[0];
+          REQUIRE(alone.size() == together[i].size());
+          for (size_t k = 0; k < alone.size(); ++k) {
+            worst = std::max(worst, std::abs(alone[k].log_probability - together[i][k].log_probability));
+            CHECK(alone[k].likeliest == together[i][k].likeliest);
+          }
+        }
+        CHECK(worst < 1e-5);
+      };
+      // Two contexts of which all but the last token is read once, 39 and 29 padded, then four rows of 1 + 5 tokens. The plain way: 4 x 45.
+      agree(questions({40, 30}), 2 * 39 + 4 * 6);
+      agree(questions({40, 1}), 2 * 39 + 4 * 6);   // of a context of one token nothing is read before
+      agree(questions({3, 2}), 4 * 8);             // short ones are not worth two passes
+      Question other = questions({50})[0];         // begins unlike the others
+      std::vector<Question> mixed = questions({60, 58, 59});
+      mixed.insert(mixed.begin() + 2, other);
+      agree(mixed, 4 * 59 + 7 * 6);
+      if (c.arch == "gdn" && post) agree(questions({3001, 313, 101}), 3 * 3000 + 6 * 6);  // pieces of 2688 = 3000 - 312 tokens: one begins with a piece
+    }
+}
+
+TEST_CASE("score_continuations: choices of one document are asked one behind another") {
+  const Coder coder = toy_coder();
+  ToyBigram model;
+  std::vector<Request> all;
+  for (const auto& [who, context, ending] : {std::tuple{"a", "short", " x"}, {"a", "short", " a very long ending"}, {"b", "middling length", " y"},
+                                             {"b", "middling length", " z"}, {"a", "short", " w"}})
+    all.push_back({context, ending, who});
+  const auto scores = score_continuations(model, coder, all, {.batch = 2});
+  std::vector<int32_t> last;
+  for (const auto& input : model.inputs) last.push_back(int32_t(input.size()));
+  CHECK(last == std::vector<int32_t>{6, 23, 16, 16, 6});  // by each group's longest; in their order within
+  for (size_t i = 0; i < all.size(); ++i) CHECK(scores[i].log_probability == score_continuations(model, coder, {&all[i], 1}, {})[0].log_probability);
 }
 
 TEST_CASE("write_on: each row as it would be alone, by one pass over all that came before") {
