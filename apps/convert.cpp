@@ -126,6 +126,41 @@ void write_theirs(const Path& out, const std::string& config, const std::vector<
   writer.commit();
 }
 
+void check_vocabulary(const Tokenizer& tokenizer, int64_t rows) {
+  check(tokenizer.vocab() <= rows, Exit::bad_config, "convert: tokenizer {} has {} tokens; the model's vocabulary has {}", tokenizer.identity(),
+        tokenizer.vocab(), rows);
+}
+
+// The tokenizer whose file lies beside another program's checkpoint; null: there is none. One that cannot be used stops nothing:
+// nobody asked for it.
+std::unique_ptr<Tokenizer> tokenizer_beside(const Path& checkpoint, int64_t rows) {
+  for (const char* name : {"tokenizer.json", "vocab.txt", "rwkv_vocab_v20230424.txt"}) {
+    std::error_code error;
+    if (!fs::exists(checkpoint / name, error)) continue;
+    try {
+      std::unique_ptr<Tokenizer> tokenizer = open_tokenizer((checkpoint / name).string());
+      check_vocabulary(*tokenizer, rows);
+      return tokenizer;
+    } catch (const Error& e) {
+      fmt::print(stderr, "taper: warning: the tokenizer beside the checkpoint is left out: {}\n", e.what());
+      return nullptr;
+    }
+  }
+  return nullptr;
+}
+
+// --tokenizer's, the run's own, the one beside the checkpoint, or bytes where the vocabulary is theirs; null: not known.
+std::unique_ptr<Tokenizer> tokenizer_for(const Options& o, const Source& s, int64_t rows) {
+  std::unique_ptr<Tokenizer> tokenizer;
+  if (!o.tokenizer.empty()) tokenizer = open_tokenizer(o.tokenizer);
+  else if (!s.config.data.tokenizer.empty()) tokenizer = tokenizer_of(s.config, *s.checkpoint);
+  if (tokenizer) check_vocabulary(*tokenizer, rows);
+  if (tokenizer || s.dialect == "taper") return tokenizer;
+  if ((tokenizer = tokenizer_beside(o.path, rows))) return tokenizer;
+  auto bytes = open_tokenizer("bytes");
+  return o.to == "taper" && rounded_up(bytes->vocab(), s.config.model.vocab_multiple) == rows ? std::move(bytes) : nullptr;
+}
+
 int convert(const Options& o, const Common& common) {
   std::error_code error;
   check(!fs::exists(o.out, error) || fs::is_empty(o.out, error), Exit::cannot_create,
@@ -133,15 +168,7 @@ int convert(const Options& o, const Common& common) {
   Source s = read_source(o);
   const ModelConfig& model = s.config.model;
   const int64_t rows = vocabulary_rows(model);
-  std::unique_ptr<Tokenizer> tokenizer;
-  if (!o.tokenizer.empty() || !s.config.data.tokenizer.empty()) {
-    tokenizer = o.tokenizer.empty() ? tokenizer_of(s.config, *s.checkpoint) : open_tokenizer(o.tokenizer);
-    check(tokenizer->vocab() <= rows, Exit::bad_config, "convert: tokenizer {} has {} tokens; the model's vocabulary has {}",
-          tokenizer->identity(), tokenizer->vocab(), rows);
-  } else if (auto bytes = open_tokenizer("bytes");
-             rounded_up(bytes->vocab(), model.vocab_multiple) == rows && s.dialect != "taper" && o.to == "taper") {
-    tokenizer = std::move(bytes);
-  }
+  const std::unique_ptr<Tokenizer> tokenizer = tokenizer_for(o, s, rows);
 
   std::vector<RawTensor> stored = s.files->tensors();
   if (!o.dtype.empty()) {
@@ -169,7 +196,8 @@ int convert(const Options& o, const Common& common) {
                        {"post", model.post},
                        {"tensors", s.tensors.size()},
                        {"parameters", parameters},
-                       {"dtype", dtype_word(s.tensors)}};
+                       {"dtype", dtype_word(s.tensors)},
+                       {"tokenizer", tokenizer ? Json(tokenizer->identity()) : Json(nullptr)}};
   if (o.to == "taper" && !tokenizer)
     fmt::print(
         stderr,
@@ -194,7 +222,7 @@ void convert_command(CLI::App& program, Common& common) {
   app.add_option("--out", o->out, "The directory to write; it must not exist")->required();
   app.add_option("--dtype", o->dtype, "f32 or bf16, in which decays stay f32 (as they are)")
       ->check(CLI::IsMember({"f32", "bf16"}));
-  app.add_option("--tokenizer", o->tokenizer, "The model's tokenizer: bytes, or the path of its file (bytes, where the vocabulary is that of bytes)");
+  app.add_option("--tokenizer", o->tokenizer, "The model's tokenizer: bytes, or the path of its file (the tokenizer.json beside the checkpoint; bytes, where the vocabulary is theirs)");
   app.add_flag("--lenient", o->lenient, "Carry keys of config.json along that are not known");
   app.callback([=, &common] { common.chosen = [=, &common] { return convert(*o, common); }; });
 }

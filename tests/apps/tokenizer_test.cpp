@@ -56,6 +56,34 @@ TEST_CASE("a tokenizer file: prepare, train, eval and generate with it, after th
     REQUIRE_MESSAGE(g.code == 0, g.err);
     CHECK(g.out.find("\"prompt\":\"the slow \"") != std::string::npos);
   }
+  // Beside another program's checkpoint it is found without being named.
+  const Ended back = run(t, {"convert", t.dir("theirs"), "--to", "taper", "--out", t.dir("back"), "--json"});
+  REQUIRE_MESSAGE(back.code == 0, back.err);
+  CHECK(back.err.empty());
+  CHECK(back.out.find("\"tokenizer\":\"rwkv:") != std::string::npos);
+  CHECK(read_file(Path(t.dir("back")) / "vocab.txt") == read_file(Path(t.dir("moved")) / "vocab.txt"));
+  const Ended again = run(t, {"eval", t.dir("back"), "--data", t.dir("moved"), "--length", "16", "--tokens", "500", "--batch", "2", "--json"});
+  REQUIRE_MESSAGE(again.code == 0, again.err);
+  CHECK(again.out.find(last) != std::string::npos);
+  // One that cannot be used stops nothing: it says why, and --tokenizer is still to be had.
+  fs::rename(t / "theirs" / "vocab.txt", t / "words.txt");
+  write_file(t / "theirs" / "tokenizer.json", "{\"model\":{\"type\":\"Unigram\"}}");
+  const Ended without = run(t, {"convert", t.dir("theirs"), "--to", "taper", "--out", t.dir("without")});
+  REQUIRE_MESSAGE(without.code == 0, without.err);
+  CHECK(without.err.find("taper: warning: the tokenizer beside the checkpoint is left out: " + t.dir("theirs") + "/tokenizer.json: ") == 0);
+  CHECK(without.err.find("a byte-level tokenizer is wanted") != std::string::npos);
+  CHECK(without.err.find("\ntaper: warning: no tokenizer is known for a vocabulary of ") != std::string::npos);
+  fs::remove(t / "theirs" / "tokenizer.json");
+  std::vector<std::string> many;
+  for (int i = 0; i < 64; ++i) many.push_back(fmt::format("word {} ", i));
+  write_file(t / "theirs" / "rwkv_vocab_v20230424.txt", vocabulary(many));
+  const Ended larger = run(t, {"convert", t.dir("theirs"), "--to", "taper", "--out", t.dir("larger")});
+  CHECK(larger.code == 0);
+  CHECK(larger.err.find("tokens; the model's vocabulary has ") != std::string::npos);
+  const Ended named = run(t, {"convert", t.dir("theirs"), "--to", "taper", "--out", t.dir("named"), "--tokenizer", t.dir("words.txt"), "--json"});
+  CHECK(named.err.empty());
+  CHECK(named.out.find("\"tokenizer\":\"rwkv:") != std::string::npos);
+
   // Words are tokens: eight of them are longer than eight bytes.
   const Ended g = run(t, {"generate", t.dir("r"), "--prompt", "the slow ", "--tokens", "8", "--temperature", "0"});
   CHECK(g.out.starts_with("the slow "));
