@@ -106,8 +106,16 @@ __global__ void __launch_bounds__(walk_threads, 1)
 
 // How a block's warps share it: strips of 16 rows by `parts` of the columns, of whatever is being made. `many`: a
 // head's P has several tiles of columns, whose sums of U and V must wait for the last; with N = 256 it counts as many.
+// Warps whose part lies before their strip have nothing to do with the pairs i >= j: where there are 16, six of them
+// meanwhile finish the head before and make the next one's decays. Warp w is of scheduler w % 4, and the strips are dealt
+// out so that each has two or three warps with pairs.
 template <bool many>
 struct GradientShare {
+  __device__ static int strip_of(int warp) { return many ? warp % 4 : (warp + (0x0013 >> warp / 4 * 4 & 3)) % 4; }
+  __device__ static int finishes(int warp) {  // which block of 16 tokens; -1: none
+    return many ? (warp < 4 ? warp : -1) : warp == 5 ? 1 : warp < 4 && warp != 1 ? warp : -1;
+  }
+  static constexpr int makes_decays = many ? 7 : 6;  // this warp
   static constexpr int parts = many ? 2 : 4, threads = 128 * parts;
   static constexpr int columns = 16 * parts;  // of x, dy and the states at a time; each warp makes 16 columns of d_x
 };
@@ -132,7 +140,7 @@ struct GradientMemory {
   bf16 x[2][rows * pitch_of(columns)], dy[2][rows * pitch_of(columns)], state[2][columns * pitch_of(N)],
       d_state[2][columns * pitch_of(N)];
   bf16 weights[rows * pitch_of(rows)];  // [j][i]: (M E dt)_ij, at the end dM
-  ChunkDecays decays[2];
+  ChunkDecays decays[3];  // of the head before, this one and the next
   HeadSums<GradientShare<many>::parts> sums[2];
 };
 
@@ -153,6 +161,7 @@ __device__ inline float quad_sum(float x) {
   return x + __shfl_xor_sync(0xffffffffu, x, 2);
 }
 __device__ inline float sixteen_sum(float x) {
+#pragma unroll
   for (int mask = 8; mask > 0; mask /= 2) x += __shfl_xor_sync(0xffffffffu, x, mask);
   return x;
 }
@@ -206,13 +215,12 @@ __device__ inline void diagonal_sums(const float (&r)[2][4], float* s_out) {
   if (g % 2 == 0) s_out[8 * (g / 4) + 2 * q + g / 2 % 2] = sum;
 }
 
-// d_log_a, d_dt and d_d of one head of the chunk: a warp for each 16 tokens t adds up what crosses t
+// d_log_a, d_dt and d_d of one head of the chunk: four warps, each adds up what crosses the 16 tokens of its `block`
 // (docs/scans.md, 1.5).
 template <int parts>
 __device__ void finish_head(const View<bf16>& v, const Gradients& to, const HeadSums<parts>& s,
-                            const ChunkDecays& decays, int64_t n, int64_t k, int64_t h) {
-  const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32, column = lane % 16, t = 16 * warp + column;
-  if (warp >= 4) return;
+                            const ChunkDecays& decays, int block, int64_t n, int64_t k, int64_t h) {
+  const int lane = int(threadIdx.x) % 32, column = lane % 16, t = 16 * block + column;
   auto all_parts = [](const float(&x)[parts][rows], int i) {
     float sum = x[0][i];
 #pragma unroll
@@ -221,16 +229,25 @@ __device__ void finish_head(const View<bf16>& v, const Gradients& to, const Head
   };
   auto dot_u = [&](int i) { return all_parts(s.dot_u, i); };
   auto dot_v = [&](int j) { return all_parts(s.dot_v, j); };
+  auto from_earlier = [&](float& sum, int i) {  // loads that wait for none of the others
+#pragma unroll
+    for (int earlier = 0; earlier < 3; ++earlier)
+      if (earlier < block) sum += s.column_sums[earlier][i];
+  };
   // To t and later: pairs from earlier blocks, and the state's.
   float upward = dot_u(t), beyond = 0;
-  for (int block = 0; block < warp; ++block) upward += s.column_sums[block][t];
-  for (int i = t + 16; i < rows; i += 16) {
-    beyond += dot_u(i);
-    for (int block = 0; block < warp; ++block) beyond += s.column_sums[block][i];
+  from_earlier(upward, t);
+#pragma unroll
+  for (int later = 1; later < 4; ++later) {
+    if (block + later >= 4) continue;
+    beyond += dot_u(t + 16 * later);
+    from_earlier(beyond, t + 16 * later);
   }
   // From before t: pairs to later blocks, and to the state.
   float downward = all_parts(s.row_sums, t) + decays.dt[t] * dot_v(t), before = 0;
-  for (int j = column; j < 16 * warp; j += 16) before += decays.dt[j] * dot_v(j);
+#pragma unroll
+  for (int earlier = 0; earlier < 3; ++earlier)
+    if (earlier < block) before += decays.dt[16 * earlier + column] * dot_v(16 * earlier + column);
 #pragma unroll
   for (int distance = 1; distance < 16; distance *= 2) {
     const float above = __shfl_down_sync(0xffffffffu, upward, distance, 16),
@@ -242,13 +259,14 @@ __device__ void finish_head(const View<bf16>& v, const Gradients& to, const Head
   beyond = sixteen_sum(beyond);
   before = sixteen_sum(before);
   float kept = 0;
+#pragma unroll
   for (float part : s.kept) kept += part;
   if (lane < 16 && t < v.length(k)) {
     const int64_t i = v.head(n, k * rows + t, h);
     to.g_d_log_a[i] = upward + beyond + (column ? earlier : 0.0f) + before + s.diagonal[t] + decays.in[rows - 1] * kept;
     if (to.g_d_dt) to.g_d_dt[i] = all_parts(s.d_dt, t) + dot_v(t);
   }
-  if (warp > 0) return;
+  if (block > 0) return;
   const float d_d = warp_sum(s.xy[lane] + s.xy[lane + 32]);
   if (lane == 0) to.g_d_d[(n * v.chunks + k) * v.H + h] = d_d;
 }
@@ -266,7 +284,7 @@ __global__ void __launch_bounds__(GradientShare<many>::threads, 1) gradient_kern
   extern __shared__ __align__(128) unsigned char s_bytes[];
   Memory& s = *reinterpret_cast<Memory*>(s_bytes);
   const int thread = int(threadIdx.x), warp = thread / 32, g = thread % 32 / 4, q = thread % 4;
-  const int strip = warp % 4, part = warp / 4, first = 16 * strip + g, second = first + 8;  // rows: j or i
+  const int strip = Share::strip_of(warp), part = warp / 4, first = 16 * strip + g, second = first + 8;  // rows: j or i
   Unfold at;
   const int64_t split = at.next(to.splits), group = at.next(v.G), k = at.next(v.chunks), n = at.rest, share = v.H / v.G;
   const int64_t h0 = group * share + split * share / to.splits;
@@ -289,11 +307,12 @@ __global__ void __launch_bounds__(GradientShare<many>::threads, 1) gradient_kern
   copy_state(s.state[0], to.g_states, h0, 0);
   copy_state(s.d_state[0], to.g_d_states, h0, 0);
   cuda::copy_async_commit();
-  ChunkTokens tokens;  // by the last warp
-  const bool has_tokens = warp == threads / 32 - 1;
-  if (has_tokens) {
+  ChunkTokens tokens;  // of the next head
+  const bool makes_decays = warp == Share::makes_decays;
+  if (makes_decays) {
     tokens.read(v, n, h0, k);
     tokens.finish(s.decays[0], k);
+    if (heads > 1) tokens.read(v, n, h0 + 1, k);
   }
   cuda::copy_async_wait<0>();
   __syncthreads();
@@ -316,10 +335,13 @@ __global__ void __launch_bounds__(GradientShare<many>::threads, 1) gradient_kern
   }
 
   float r_d_m[2 * blocks][4] = {}, r_d_b[tiles][4] = {}, r_d_c[tiles][4] = {};
-  int stage = 0, parity = 0;
-  for (int head = 0; head < heads; ++head, parity ^= 1) {
+  int stage = 0, parity = 0, now = 0, before = 2;  // the latter two of the decays
+  auto finish_before = [&](int64_t h) {
+    if (const int block = Share::finishes(warp); block >= 0) finish_head(v, to, s.sums[parity ^ 1], s.decays[before], block, n, k, h);
+  };
+  for (int head = 0; head < heads; ++head) {
     const int64_t h = h0 + head;
-    const ChunkDecays& decays = s.decays[parity];
+    const ChunkDecays& decays = s.decays[now];
     auto& sums = s.sums[parity];
     float r_xy[2 * blocks][4] = {}, r_u[tiles][4] = {}, r_v[tiles][4] = {}, r_kept = 0;
     // The weights (M E dt)_ij to shared memory, and the sums of X dY^T times them.
@@ -447,10 +469,15 @@ __global__ void __launch_bounds__(GradientShare<many>::threads, 1) gradient_kern
         copy_rows(next_h, next_tile, stage ^ 1);
         copy_state(s.state[stage ^ 1], to.g_states, next_h, next_tile);
         copy_state(s.d_state[stage ^ 1], to.g_d_states, next_h, next_tile);
-        if (last_tile && has_tokens) tokens.read(v, n, next_h, k);
       }
       cuda::copy_async_commit();
-      if (p_tile == 0 && head > 0) finish_head(v, to, s.sums[parity ^ 1], s.decays[parity ^ 1], n, k, h - 1);
+      if (p_tile == 0) {
+        if (head > 0) finish_before(h - 1);
+        if (makes_decays && head + 1 < heads) {
+          tokens.finish(s.decays[3 - now - before], k);
+          if (head + 2 < heads) tokens.read(v, n, h + 2, k);
+        }
+      }
 
         // X dY^T
 #pragma unroll
@@ -485,7 +512,6 @@ __global__ void __launch_bounds__(GradientShare<many>::threads, 1) gradient_kern
       }
       if constexpr (!many) add_u();
       __syncthreads();
-      if (more && last_tile && has_tokens) tokens.finish(s.decays[parity ^ 1], k);
 
         // V = X dS^T for rows j, before exp(G_L - G_j)
 #pragma unroll
@@ -536,10 +562,14 @@ __global__ void __launch_bounds__(GradientShare<many>::threads, 1) gradient_kern
       add_v();
       for_pairs(std::false_type{}, std::true_type{});
     }
+    const int next = 3 - now - before;
+    before = now;
+    now = next;
+    parity ^= 1;
   }
 
   __syncthreads();
-  finish_head(v, to, s.sums[parity ^ 1], s.decays[parity ^ 1], n, k, h0 + heads - 1);
+  finish_before(h0 + heads - 1);
 
   // dB += dM^T C, dC += dM B
   for_blocks([&](int block, int i0) {
