@@ -39,6 +39,13 @@ struct ForwardShared : BackwardShared {
 template <bool backward>
 using PrepareShared = std::conditional_t<backward, BackwardShared, ForwardShared>;
 
+__device__ inline void store_tile(bf16 (&to)[tokens][channels], const Tile& s) {
+#pragma unroll
+  for (int n = 0; n < tokens * 8 / prepare_threads; ++n) {
+    const int e = int(threadIdx.x) + n * prepare_threads;
+    *reinterpret_cast<uint4*>(&to[e / 8][e % 8 * 8]) = *reinterpret_cast<const uint4*>(&s.at[e / 8][e % 8 * 8]);
+  }
+}
 __device__ inline uint4 as_vector(const uint32_t (&f)[4]) { return {f[0], f[1], f[2], f[3]}; }
 
 template <bool backward>
@@ -111,7 +118,7 @@ __global__ void __launch_bounds__(prepare_threads, 3)
 #pragma unroll
     for (int I = 0; I < blocks; ++I) {
       unpack(sum[0][I], x[I]);
-      clear_outside<true>(sum[0][I], I * block, 0, c.first_start());
+      if (c.starts) clear_outside<true>(sum[0][I], I * block, 0, c.first_start());
     }
   } else if (!backward) {
 #pragma unroll
@@ -126,8 +133,7 @@ __global__ void __launch_bounds__(prepare_threads, 3)
     }
   }
   __syncthreads();
-  for (int e = thread; e < tokens * 8; e += prepare_threads)
-    *reinterpret_cast<uint4*>(&step.b[e / 8][e % 8 * 8]) = *reinterpret_cast<const uint4*>(&s.b.at[e / 8][e % 8 * 8]);
+  store_tile(step.b, s.b);
   if (thread < 2 * channels) (&step.scale[0][0])[thread] = (&s.decays.scale[0][0])[thread];
   if (thread == 0) step.keeps = c.starts == 0;
   if (for_w || !backward) {
@@ -147,7 +153,7 @@ __global__ void __launch_bounds__(prepare_threads, 3)
       Sum r;
       uint32_t f[4];
       unpack(r, r_own[I]);
-      clear_outside<false>(r, I * block, 0, c.first_start());
+      if (c.starts) clear_outside<false>(r, I * block, 0, c.first_start());
 #pragma unroll
       for (int J = 0; J <= I; ++J) {
         load_left(f, &P_b.at[I * block][J * block]);
@@ -180,8 +186,7 @@ __global__ void __launch_bounds__(prepare_threads, 3)
   }
   __syncthreads();
 
-  for (int e = thread; e < tokens * 8; e += prepare_threads)
-    *reinterpret_cast<uint4*>(&step.w[e / 8][e % 8 * 8]) = *reinterpret_cast<const uint4*>(&A_b.at[e / 8][e % 8 * 8]);
+  store_tile(step.w, A_b);
   // N^T, 16 columns of V and 32 channels per warp
   Sum n[2] = {};
 #pragma unroll

@@ -180,13 +180,13 @@ struct Decays {
 struct Given {
   const View& v;
   const Chunk& c;
-  __device__ int64_t place(int t, int q) const { return c.at + (t < c.length ? t * c.stride : 0) + q; }
+  __device__ uint32_t place(int t, int q) const { return (t < c.length ? uint32_t(t) * uint32_t(c.stride) : 0u) + uint32_t(q); }
   __device__ float2 log_w(int t, int q) const {
-    return t < c.length ? *reinterpret_cast<const float2*>(v.g_log_w + place(t, q)) : float2{0, 0};
+    return t < c.length ? *reinterpret_cast<const float2*>(v.g_log_w + c.at + place(t, q)) : float2{0, 0};
   }
   __device__ uint32_t pair(int which, int t, int q) const {
     const bf16* g = which == 0 ? v.g_r : which == 1 ? v.g_a : which == 2 ? v.g_k : v.g_b;
-    return t < c.length ? *reinterpret_cast<const uint32_t*>(g + place(t, q)) : 0u;
+    return t < c.length ? *reinterpret_cast<const uint32_t*>(g + c.at + place(t, q)) : 0u;
   }
 };
 
@@ -276,7 +276,6 @@ __device__ void pair_block(Sum& sum, Left left, Right right) {
 }
 
 // Clears the rows, or with `columns` the columns, of tokens that are not in [low, high); the block begins at token `at`.
-// Like mask, without a branch: what is around it can be done at the same time.
 template <bool columns>
 __device__ void clear_outside(Sum& sum, int at, int low, int high) {
 #pragma unroll
@@ -290,6 +289,7 @@ __device__ void clear_outside(Sum& sum, int at, int low, int high) {
 
 // Keeps what token row i may take from token column j: j <= i, or j < i where `before`, in the same document.
 __device__ inline void mask(Sum& sum, const Chunk& c, int I, int J, bool before) {
+  if (I != J && !c.starts) return;
   const int from[2] = {c.start_of(I * block + row_of(0)), c.start_of(I * block + row_of(2))};
 #pragma unroll
   for (int t = 0; t < 2; ++t)
