@@ -6,6 +6,7 @@
 
 #include "data/sha256.h"
 #include "data/tasks/metrics.h"
+#include "data/tasks/python_text.h"
 #include "tensor/error.h"
 
 namespace taper {
@@ -19,12 +20,6 @@ std::vector<std::pair<std::string, std::string>> notes_of(const RulerTask& t, co
   return {{"templates", t.published() ? "\"ruler\"" : "\"ruler-like\""}, {"haystack", Json(materials.haystack.name()).dump()}, {"seed",
       std::to_string(how.seed)},
           {"compat", how.compat ? "true" : "false"}};
-}
-
-std::string python_list(const std::vector<std::string>& all) {  // as Python's str() of a list of plain words
-  std::string text = "[";
-  for (const std::string& s : all) text += (text.size() > 1 ? ", '" : "'") + s + "'";
-  return text + "]";
 }
 
 }  // namespace
@@ -69,7 +64,7 @@ TaskResult evaluate_ruler(const Writer& writer, const std::string& task, const s
         longest = std::max(longest, n);
         scores.push_back(ruler_score(written[k], s.answers));
         any.push_back(scores.back() > 0);
-        const std::string target = python_list(s.answers);
+        const std::string target = python::repr(s.answers);
         const std::string doc = sha256(Json{{"input", s.prompt}, {"outputs", s.answers}}.dump(2, ' ', false, Json::error_handler_t::replace)),
             prompt = sha256(prompts[k]), wanted = sha256(target);
         hashes += doc + prompt + wanted;

@@ -152,6 +152,25 @@ std::vector<std::string_view> words(std::string_view text) {
   }
 }
 
+std::string repr(std::string_view text) {
+  const char quote = text.find('\'') != text.npos && text.find('"') == text.npos ? '"' : '\'';
+  std::string out(1, quote);
+  for (const char c : text) {
+    if (c == '\\' || c == quote) out += '\\', out += c;
+    else if (c == '\n') out += "\\n";
+    else if (c == '\r') out += "\\r";
+    else if (c == '\t') out += "\\t";
+    else out += c;
+  }
+  return out += quote;
+}
+
+std::string repr(const std::vector<std::string>& list) {
+  std::string out = "[";
+  for (const std::string& text : list) out += (out.size() > 1 ? ", " : "") + repr(std::string_view(text));
+  return out + "]";
+}
+
 std::string replace(std::string_view text, std::string_view from, std::string_view to) {
   std::string out;
   for (size_t at; (at = text.find(from)) != std::string_view::npos; text.remove_prefix(at + from.size())) out.append(text.substr(0, at)).append(to);

@@ -21,6 +21,8 @@ int64_t length(std::string_view text);  // code points
 bool is_space(int32_t code_point);
 std::string_view rstrip(std::string_view text);
 std::string_view strip(std::string_view text);
+std::string repr(std::string_view text);                        // str as Python shows it inside a list
+std::string repr(const std::vector<std::string>& list);
 std::string lower(std::string_view text);
 std::string capitalize(std::string_view text);  // the first code point in title case, all others in lower case
 

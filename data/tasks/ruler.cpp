@@ -15,18 +15,19 @@ std::string ruler::join(const std::vector<std::string>& parts, std::string_view 
   return all;
 }
 
-std::string RulerSample::input() const {
-  if (prefix.empty()) return prompt;
+std::string ruler::joined(std::string_view prompt, std::string_view prefix, std::string_view joint) {
   const auto is_space = [](char c) { return python::is_space(uint8_t(c)); };
-  const bool apart = joint != " " || !((!prompt.empty() && is_space(prompt.back())) || is_space(prefix.front()));
-  return prompt + (apart ? joint : "") + prefix;
+  const bool apart = !prompt.empty() && !prefix.empty() && !is_space(prompt.back()) && !is_space(prefix.front());
+  return std::string(prompt).append(apart ? joint : "").append(prefix);
 }
 
+std::string RulerSample::input() const { return ruler::joined(prompt, prefix, joint); }
+
+std::string RulerTask::counted(const RulerSample& s, bool growing) const { return growing ? s.prompt + ruler::join(s.answers, " ") : s.prompt; }
+
 int64_t RulerTask::cost(const RulerSample& s, Count count) const {
-  const int64_t more = counts_new_tokens() ? new_tokens() : 0;
-  if (!options_.compat) return options_.tokens(s.input()) + new_tokens();
-  if (count == Count::sample) return options_.tokens(s.prompt) + more;
-  return options_.tokens(s.uncounted + s.prompt + " " + ruler::join(s.answers, " ")) + more;
+  const bool growing = count == Count::growing;
+  return options_.compat ? options_.tokens(counted(s, growing)) + reserved(growing) : options_.tokens(s.input()) + new_tokens();
 }
 
 RulerSample RulerTask::made(const std::string& which, int64_t size, uint64_t index) const {
@@ -44,7 +45,11 @@ void RulerTask::fit() {
   }
   int64_t low = g.least, high = size_;  // low is to fit, high does not
   if (low >= high || !fits(low)) {
-    const RulerSample least = made("fit", low, 0);
+    const RulerSample whole = made("fit", low, 0), least = cut(whole, 0);
+    if (RulerTask::fits(least) || (options_.compat && least.prompt != whole.prompt)) {
+      size_ = low;
+      return;
+    }
     fail(Exit::bad_config, "eval: {} does not fit into --length {}: with this tokenizer it takes {} tokens at least", name_, options_.length,
          cost(least, Count::growing));
   }
@@ -60,7 +65,8 @@ RulerSample RulerTask::sample(uint64_t index) const {
   int64_t n = size_;
   for (;; n = std::max(g.least, n - std::min(g.step, std::max<int64_t>(1, n / 8)))) {
     RulerSample s = made(std::to_string(index), n, index);
-    if (n <= g.least || cost(s, Count::sample) <= options_.length) return s;
+    if (fits(s)) return s;
+    if (n <= g.least) return cut(std::move(s), index);
   }
 }
 

@@ -4,10 +4,12 @@
 //   niah_single_1 .. 3, niah_multikey_1 .. 3, niah_multivalue, niah_multiquery, vt, cwe, fwe, qa_squad, qa_hotpot
 //
 // A sample is a pure function of (task, length, seed, index). Its text is as long as fits: in steps, while the tokens of
-// prompt, answer prefix and new tokens stay within the length. Where not even one step fits, it is halved.
+// prompt, answer prefix and new tokens stay within the length. Where not even one step fits, it is halved; where not even one
+// of qa's documents fits, its end is cut off.
 //
-// compat: the published program's ways. The prefix is not counted, the answers are while growing; cwe's unused example is
-// counted too; fwe's new tokens are not. (Its random numbers are not reproduced: the samples are others of the same kind.)
+// compat: what the published program counts. The answers while growing; of niah and qa the prefix is not counted; cwe's unused
+// example is counted too; fwe's new tokens are not; of qa's text that is too long the first tokens stay, all but new tokens and 5,
+// and the question is said again. (Its random numbers are not reproduced: the samples are others of the same kind.)
 //
 // Errors: a length that is too short (78, says what is needed); qa without its file (66), or with one that does not fit (65).
 #pragma once
@@ -75,7 +77,10 @@ class RulerTask {  // of one length
   RulerTask(std::string name, const RulerOptions& options) : name_(std::move(name)), options_(options) {}
   virtual RulerSample make(class Draws& draws, int64_t size, uint64_t index) const = 0;
   virtual Growth growth() const = 0;
-  virtual bool counts_new_tokens() const { return true; }
+  virtual std::string counted(const RulerSample& s, bool growing) const;           // compat: the text whose tokens count
+  virtual int64_t reserved(bool) const { return new_tokens(); }                    // compat: and as many besides
+  virtual RulerSample cut(RulerSample s, uint64_t) const { return s; }             // s is of the least size, and does not fit
+  bool fits(const RulerSample& s) const { return cost(s, Count::sample) <= options_.length; }
   void fit();  // finds the size; a constructor's last act
   const std::string name_;
   const RulerOptions options_;

@@ -30,9 +30,9 @@ class Vt final : public RulerTask {
     const auto text = [&](int64_t blocks) {
       Draws same = draws;
       const RulerSample s = chain(same, blocks, 3);
-      return std::pair(s.input() + " " + join(s.answers, " ") + "\n\n", s.answers);
+      return std::pair(s.input() + " " + join(s.answers, " ") + "\n\n", s.answers);  // the prefix with its spaces
     };
-    while (o.tokens(text(n + least).first) <= 500) n += least;
+    while (o.tokens(text(n + least).first) + new_tokens() <= 500) n += least;
     std::vector<std::string> names;
     std::tie(example_, names) = text(n);
     for (size_t i = 0; i < names.size(); ++i) example_ = python::replace(example_, names[i], fmt::format("{{{}}}", i));
@@ -46,11 +46,14 @@ class Vt final : public RulerTask {
   RulerSample make(Draws& draws, int64_t n, uint64_t) const override {
     RulerSample s = chain(draws, n, 5);
     const std::vector<std::string> v = different_names(draws, hops + 1, 3, 'A');
+    s.prefix = python::strip(s.prefix);
     s.prompt = fill(example_, {{"0", v[0]}, {"1", v[1]}, {"2", v[2]}, {"3", v[3]}, {"4", v[4]}}) + "\n\n" + s.prompt;
     return s;
   }
 
  private:
+  std::string counted(const RulerSample& s, bool growing) const override { return growing ? s.input() + " " + python::repr(s.answers) : s.input(); }
+
   static constexpr int64_t least = hops + 1;  // blocks: each assignment has a place of its own
 
   RulerSample chain(Draws& draws, int64_t blocks, size_t letters) const {
@@ -88,15 +91,23 @@ class Cwe final : public RulerTask {
     const bool few = options_.length < 4096;
     const auto example = list(draws, few ? 20 : 40, few ? 3 : 10, few ? 1 : 3);
     const auto [context, words] = list(draws, n, few ? 6 : 30, few ? 1 : 3);
-    RulerSample s{.prompt = fill(t_["cwe"], {{"context", context}, {"query", ""}}), .prefix = t_["cwe_prefix"], .answers = words, .joint = "\n\n"};
-    s.uncounted = fill(t_["cwe"], {{"context", example.first}, {"query", ""}});
-    for (size_t i = 0; i < example.second.size(); ++i) s.uncounted += fmt::format(" {}. {}", i + 1, example.second[i]);
-    s.uncounted += "\n";
+    RulerSample s{.prompt = fill(t_["cwe"], {{"context", context}, {"query", ""}}), .prefix = std::string(python::strip(t_["cwe_prefix"])), .answers = words,
+                  .joint = "\n\n"};
+    s.uncounted = joined(fill(t_["cwe"], {{"context", example.first}, {"query", ""}}), t_["cwe_prefix"]) + numbered(example.second) + "\n";
     return s;
+  }
+  std::string counted(const RulerSample& s, bool growing) const override {
+    const std::string asked = joined(s.prompt, t_["cwe_prefix"]);
+    return growing ? s.uncounted + asked + " " + numbered(s.answers) : asked;
   }
 
  private:
   static constexpr int64_t common = 10;
+  static std::string numbered(const std::vector<std::string>& words) {  // "1. one 2. two"
+    std::string text;
+    for (size_t i = 0; i < words.size(); ++i) text += fmt::format("{}{}. {}", i ? " " : "", i + 1, words[i]);
+    return text;
+  }
   std::pair<std::string, std::vector<std::string>> list(Draws& draws, int64_t n, int64_t often, int64_t seldom) const {
     std::vector<std::string> all, first;
     int64_t i = 0;
@@ -106,9 +117,7 @@ class Cwe final : public RulerTask {
       ++i;
     }
     draws.shuffle(all);
-    std::string text;
-    for (size_t k = 0; k < all.size(); ++k) text += fmt::format("{}{}. {}", k ? " " : "", k + 1, all[k]);
-    return {text, first};
+    return {numbered(all), first};
   }
   const Templates& t_;
   std::vector<std::string> words_;
@@ -121,7 +130,8 @@ class Fwe final : public RulerTask {
   bool published() const override { return t_.published({"fwe", "fwe_prefix"}); }
 
  protected:
-  bool counts_new_tokens() const override { return false; }  // in compat
+  std::string counted(const RulerSample& s, bool) const override { return joined(s.prompt, t_["fwe_prefix"]); }
+  int64_t reserved(bool growing) const override { return growing; }  // it grows until the length is reached, then takes a step back
   Growth growth() const override {
     const int64_t L = options_.length, step = std::max<int64_t>(1, L / 32);
     return {.least = 60, .start = std::max<int64_t>(60, L / 6), .step = step, .most = int64_t(1) << 40};
@@ -134,7 +144,7 @@ class Fwe final : public RulerTask {
       all.insert(all.end(), size_t(double(n) / (rank * rank) / zeta2), code[k]);
     }
     draws.shuffle(all);
-    return {.prompt = fill(t_["fwe"], {{"context", join(all, " ")}, {"query", ""}}), .prefix = t_["fwe_prefix"], .answers = {code.begin() + 1,
+    return {.prompt = fill(t_["fwe"], {{"context", join(all, " ")}, {"query", ""}}), .prefix = std::string(python::strip(t_["fwe_prefix"])), .answers = {code.begin() + 1,
         code.begin() + 4}};
   }
 

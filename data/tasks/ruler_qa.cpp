@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "data/tasks/python_text.h"
 #include "data/tasks/ruler_parts.h"
 #include "tensor/error.h"
 
@@ -55,8 +56,7 @@ QaDocuments read_squad(const Path& file) {
           QaDocuments::Question& question = d.questions.emplace_back();
           question.text = q.at("question").get<std::string>();
           for (const Json& a : q.at("answers")) {
-            const std::string text = a.at("text").get<std::string>();
-            if (std::ranges::find(question.answers, text) == question.answers.end()) question.answers.push_back(text);
+            question.answers.push_back(a.at("text").get<std::string>());  // as often as it was given: a score is a share of all
           }
           question.needed = {of_article[i]};
           for (const size_t other : of_article)
@@ -121,11 +121,44 @@ class Qa final : public RulerTask {
     }
     draws.shuffle(chosen);
     std::vector<std::string> parts;
-    for (size_t i = 0; i < chosen.size(); ++i) parts.push_back(fill(t_["qa_document"], {{"i", std::to_string(i + 1)}, {"document", d_.documents[chosen[i]]}}));
-    return {.prompt = fill(t_["qa"], {{"context", join(parts, "\n\n")}, {"query", q.text}}), .prefix = t_["qa_prefix"], .answers = q.answers};
+    for (size_t i = 0; i < chosen.size(); ++i) parts.push_back(document(i + 1, chosen[i]));
+    return asked(join(parts, "\n\n"), q);
+  }
+
+  std::string counted(const RulerSample& s, bool growing) const override { return growing ? s.prompt + " " + python::repr(s.answers) : s.prompt; }
+
+  // One document alone is too long: its end goes.
+  RulerSample cut(RulerSample s, uint64_t index) const override {
+    const QaDocuments::Question& q = d_.questions.at(index);
+    if (options_.compat) {
+      const int64_t room = options_.length - new_tokens() - 5;
+      const std::string& whole = t_["qa"];
+      if (room <= 0) return s;
+      s.prompt.resize(longest(s.prompt, [&](std::string_view front) { return options_.tokens(front) <= room; }));
+      s.prompt += "\n" + fill(std::string_view(whole).substr(whole.rfind('\n') + 1), {{"context", ""}, {"query", q.text}});
+      return s;
+    }
+    const std::string all = q.needed.empty() ? "" : document(1, q.needed[0]);
+    return asked(all.substr(0, longest(all, [&](std::string_view front) { return fits(asked(std::string(front), q)); })), q);
   }
 
  private:
+  std::string document(size_t number, size_t which) const {
+    return fill(t_["qa_document"], {{"i", std::to_string(number)}, {"document", d_.documents[which]}});
+  }
+  RulerSample asked(const std::string& context, const QaDocuments::Question& q) const {
+    return {.prompt = fill(t_["qa"], {{"context", context}, {"query", q.text}}), .prefix = std::string(python::strip(t_["qa_prefix"])), .answers = q.answers};
+  }
+  // Bytes of the longest front of a text, in whole characters, that is good; more tokens are never better.
+  static size_t longest(std::string_view text, const std::function<bool(std::string_view)>& good) {
+    size_t low = 0, high = text.size() + 1;  // low is good, or nothing is
+    while (high - low > 1) {
+      const size_t middle = low + (high - low) / 2;
+      (good(text.substr(0, middle)) ? low : high) = middle;
+    }
+    while (low > 0 && low < text.size() && (uint8_t(text[low]) & 0xc0) == 0x80) --low;
+    return low;
+  }
   const QaDocuments& d_;
   const Templates& t_;
 };

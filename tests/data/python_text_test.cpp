@@ -53,3 +53,8 @@ TEST_CASE("replace goes left to right without overlap") {
   CHECK(python::replace("aaa", "aa", "b") == "ba");
   CHECK(python::replace("abc", "x", "y") == "abc");
 }
+
+TEST_CASE("repr: as Python shows a list of texts") {
+  CHECK(python::repr(std::vector<std::string>{}) == "[]");
+  CHECK(python::repr({"a", "it's", "\"b\"", "\"it's\"", "c\\d\n\te", "\u00e9"}) == "['a', \"it's\", '\"b\"', '\"it\\'s\"', 'c\\\\d\\n\\te', '\u00e9']");
+}

@@ -32,6 +32,10 @@ int64_t count(const std::string& text, const std::string& part) {
   return n;
 }
 
+void write_squad(const Path& file, const std::string& context) {
+  write_file(file, "{\"data\": [{\"paragraphs\": [{\"context\": \"" + context + "\", \"qas\": [{\"question\": \"What is first?\", \"answers\": [{\"text\": \"wörd0\"}]}]}]}]}");
+}
+
 std::vector<std::string> matches(const std::string& text, const char* pattern) {  // the first group of each
   const std::regex r(pattern);
   std::vector<std::string> all;
@@ -245,7 +249,7 @@ TEST_CASE("qa: gold documents first chosen, then the article's, then others; num
   CHECK(std::ranges::is_sorted(d.documents));
   REQUIRE(d.questions.size() == 9);  // of four in each article one has no answer
   CHECK(d.questions[1].text == "What says 02?");
-  CHECK(d.questions[1].answers == std::vector<std::string>{"word 02", "Other"});
+  CHECK(d.questions[1].answers == std::vector<std::string>{"word 02", "word 02", "Other"});  // as often as given: the score is a share of all
   CHECK(d.questions[1].needed == std::vector<size_t>{2});
   CHECK(d.questions[1].related == std::vector<size_t>{0, 1, 3});
   RulerMaterials m{.templates = {}, .haystack = Haystack::synthetic(1), .words = built_in_words(), .squad = d, .hotpot = {}};
@@ -279,6 +283,69 @@ TEST_CASE("qa: gold documents first chosen, then the article's, then others; num
   expect_failure([&] { read_squad(scratch / "none.json"); }, Exit::bad_data, "none.json: holds no question that has an answer");
   write_file(scratch / "no.json", "x");
   expect_failure([&] { read_hotpot(scratch / "no.json"); }, Exit::bad_data, "no.json: must be one JSON value, in UTF-8; it is not");
+}
+
+TEST_CASE("qa: of a document that is too long alone the end is cut off; the question stays whole") {
+  const Scratch scratch;
+  std::string text;
+  for (int i = 0; i < 400; ++i) text += fmt::format("wörd{} ", i);
+  write_squad(scratch / "squad.json", text);
+  RulerMaterials m{.templates = {}, .haystack = Haystack::synthetic(1), .words = built_in_words(), .squad = read_squad(scratch / "squad.json"), .hotpot = {}};
+  REQUIRE(quarters(text) > 700);
+  const std::string around = Templates()["qa"], question = "Question: What is first?";
+  for (const int64_t length : {200, 256, 500}) {
+    CAPTURE(length);
+    const auto t = task("qa_squad", length, false, m);
+    CHECK(t->size() == 1);
+    const RulerSample s = t->sample(0);
+    CHECK(quarters(s.input()) + 32 <= length);
+    CHECK(quarters(s.input()) + 32 >= length - 1);  // no letter less than that
+    CHECK(s.prompt.starts_with(around.substr(0, around.find("{context}")) + "Document 1:\nwörd0 wörd1 "));
+    CHECK(s.prompt.ends_with(question));
+    for (size_t i = 0; i < s.prompt.size(); i += python::next_code_point(s.prompt, i).bytes) CHECK(python::next_code_point(s.prompt, i).value >= 0);  // no half letters
+    // compat: the text's first tokens, 32 and 5 left out, and the question again.
+    const RulerSample c = task("qa_squad", length, true, m)->sample(0);
+    const size_t cut = c.prompt.rfind("\n" + question);
+    REQUIRE(cut + 1 + question.size() == c.prompt.size());
+    CHECK(quarters(c.prompt.substr(0, cut)) == length - 37);
+    CHECK(count(c.prompt, question) == 1);  // the first was cut off
+  }
+  CHECK(task("qa_squad", 4096, false, m)->sample(0).prompt.find("wörd399 ") != std::string::npos);
+  expect_failure([&] { task("qa_squad", 70, false, m); }, Exit::bad_config, "eval: qa_squad does not fit into --length 70: with this tokenizer it takes ");
+}
+
+TEST_CASE("compat: lengths count what the published program counts") {
+  const auto counted = [](const std::string& name, int64_t length) {
+    const RulerSample s = task(name, length, true)->sample(0);
+    if (name.starts_with("niah")) return quarters(s.prompt) + 128;                // no prefix
+    if (name == "vt") return quarters(s.input()) + 30;
+    if (name == "cwe") return quarters(s.prompt + " " + s.prefix) + 120;           // no example
+    return quarters(s.prompt + " " + s.prefix);                                    // fwe: no new tokens
+  };
+  for (const char* name : {"niah_single_1", "niah_multiquery", "vt", "cwe", "fwe"})
+    for (const int64_t length : {1024, 2048, 4096}) {
+      CAPTURE(name);
+      CAPTURE(length);
+      CHECK(counted(name, length) <= length);
+      CHECK(task(name, length, true)->size() >= (std::string(name) == "cwe" ? 20 : task(name, length)->size()));
+    }
+  // fwe grows in steps of length / 32 words while the tokens of prompt and prefix are fewer than the length.
+  const auto fwe = task("fwe", 2048, true);
+  CHECK((fwe->size() - 2048 / 6) % 64 == 0);
+}
+
+TEST_CASE("published prefixes have spaces around them that are not asked") {
+  const Scratch scratch;
+  for (const auto& [name, text] : {std::pair{"vt_prefix", " Reply: {num_v} of {query}, they are: "}, {"cwe_prefix", " Reply: ten"}, {"fwe_prefix", " Reply: three"}, {"qa_prefix", " Reply:"}})
+    write_file(scratch / (std::string(name) + ".txt"), text);
+  RulerMaterials m{.templates = Templates(scratch.path), .haystack = Haystack::synthetic(1), .words = built_in_words(), .squad = {}, .hotpot = {}};
+  CHECK(std::regex_match(task("vt", 2048, false, m)->sample(0).prefix, std::regex("Reply: 5 of [0-9]{5}, they are:")));
+  CHECK(std::regex_search(task("vt", 2048, false, m)->sample(0).prompt, std::regex("text above\\? Reply: 5 of [0-9]{5}, they are:  [A-Z]{3} [A-Z]{3} ")));  // in the example they are
+  for (const char* name : {"cwe", "fwe"}) {
+    const RulerSample s = task(name, 2048, false, m)->sample(0);
+    CHECK(s.prefix.starts_with("Reply: "));
+    CHECK(s.input() == s.prompt + (std::string(name) == "cwe" ? "\n\n" : " ") + s.prefix);
+  }
 }
 
 TEST_CASE("a length that is too short says what is needed") {
