@@ -120,9 +120,10 @@ Var LanguageModel::trunk(Tape& tape, const Tensor& ids, const Packing& given, Mo
     if (inside) pass.stream = x;
     take(block.mixer->forward(tape, y, pass, s ? &s->mixer : nullptr), inside);
     if (!block.ffn_norm) continue;
-    const Var z = normed(*block.ffn_norm), stream = inside ? x : Var{};
-    if (block.swiglu) take((*block.swiglu)(tape, z, stream, fused), inside);
-    else if (block.channel_mix) take((*block.channel_mix)(tape, z, stream, packing, fused, s ? &s->channel_mix : nullptr), inside);
+    const Var z = normed(*block.ffn_norm);
+    if (inside) pass.stream = x;
+    if (block.swiglu) take((*block.swiglu)(tape, z, pass.stream, fused), inside);
+    else if (block.channel_mix) take((*block.channel_mix)(tape, z, pass.stream, packing, fused, s ? &s->channel_mix : nullptr), inside);
     else take(z, false);
   }
   x = normed(norm_f);

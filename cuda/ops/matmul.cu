@@ -15,6 +15,7 @@
 #include "cuda/launch.cuh"
 #include "cuda/levels/matmul.h"
 #include "cuda/vector.cuh"
+#include "tensor/ops/binary.h"
 #include "tensor/ops/matmul.h"
 #include "tensor/ops/unary.h"
 
@@ -213,7 +214,8 @@ void backends(const MatmulBackends& b) {
     }
     return text + "\n";
   };
-  *b.text = line("bf16", of_bf16) + line("f32 f64", of_others);
+  *b.text = line("bf16", of_bf16) + line("f32 f64", of_others) +
+            (cuda::matmul_wgmma_runs() ? "matmul bf16 then relu^2 or a silu gate: wgmma first, which makes them inside\n" : "");
 }
 
 const Implement f{matmul, DeviceKind::cuda, forward};
