@@ -2,6 +2,7 @@
 #include "tensor/parallel.h"
 
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -107,7 +108,15 @@ int default_threads() {
 
 std::mutex use;  // one job at a time; the prefetch thread never runs kernels, but tests may
 int threads = 0;
-std::unique_ptr<Pool> pool;
+
+// A forked child has the pool's memory and none of its threads: nobody there can be woken or waited for, so it is left as it is.
+struct EndPool {
+  pid_t owner = ::getpid();
+  void operator()(Pool* p) const {
+    if (owner == ::getpid()) delete p;
+  }
+};
+std::unique_ptr<Pool, EndPool> pool;
 
 }  // namespace
 
@@ -136,7 +145,7 @@ void run_blocks(int64_t blocks, void (*run)(void*, int64_t), void* context) {
     inside = was;
   } else {
     const std::lock_guard lock(use);
-    if (!pool) pool = std::make_unique<Pool>(threads);
+    if (!pool) pool = {new Pool(threads), EndPool{}};
     pool->run(job);
   }
   if (job.error) std::rethrow_exception(job.error);

@@ -8,7 +8,7 @@
 namespace taper {
 
 int thread_count();            // default: the cores this process may use, or TAPER_THREADS
-void set_thread_count(int n);  // >= 1; not while work runs
+void set_thread_count(int n);  // >= 1; not while work runs. A forked child works alone until it calls this
 
 namespace detail {
 // Calls run(context, block) for block = 0..blocks-1, each once, on any thread; returns when all are

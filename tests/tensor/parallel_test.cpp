@@ -2,9 +2,13 @@
 #include "tensor/parallel.h"
 
 #include <doctest/doctest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cmath>
+#include <cstdio>
+#include <cstdlib>
 #include <stdexcept>
 #include <string>
 
@@ -95,3 +99,24 @@ TEST_CASE("parallel: a nested loop runs on its own thread") {
 }
 
 TEST_CASE("parallel: refuses no threads") { CHECK_THROWS_WITH(set_thread_count(0), "threads: must be >= 1; got 0"); }
+
+TEST_CASE("parallel: a forked child has none of the pool's threads; it works alone, sets its own number, and ends") {
+  const Threads threads(3);
+  const auto sum = [] { return parallel_sum<int64_t>(1000, 7, [](int64_t begin, int64_t end) { return (begin + end - 1) * (end - begin) / 2; }); };
+  REQUIRE(sum() == 499500);  // there is a pool
+  for (const bool sets : {false, true}) {
+    std::fflush(stdout);
+    const pid_t child = ::fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+      ::alarm(20);  // a child that hangs is killed
+      if (sets) set_thread_count(2);
+      std::exit(sum() == 499500 && sum() == 499500 ? 0 : 1);
+    }
+    int status = 0;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status));
+    CHECK(WEXITSTATUS(status) == 0);
+  }
+  CHECK(sum() == 499500);
+}
