@@ -61,7 +61,11 @@ class Tokenize {
     check(json.is_object() && json.contains("text") && json["text"].is_string(), Exit::bad_data, "standard input:{}: wants an object with a string 'text'",
           line.number);
     std::vector<int32_t> ids = frame_.before;
-    tokenizer_.encode(json["text"].get_ref<const std::string&>(), ids, {.special = !o_.literal});
+    try {
+      tokenizer_.encode(json["text"].get_ref<const std::string&>(), ids, {.special = !o_.literal});
+    } catch (const Error& e) {
+      throw Error(fmt::format("standard input:{}: {}", line.number, e.what()), e.at, e.code);
+    }
     ids.insert(ids.end(), frame_.after.begin(), frame_.after.end());
     line.tokens = int64_t(ids.size());
     line.text = "{\"ids\":[";

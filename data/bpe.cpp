@@ -12,6 +12,8 @@
 namespace taper {
 namespace {
 
+constexpr size_t longest_piece = size_t(16) << 20;
+
 constexpr size_t short_piece = 48;  // up to this length looking at every pair beats a heap
 
 uint64_t mixed(uint64_t x) {
@@ -173,7 +175,8 @@ void Bpe::merge_short(std::string_view piece, std::vector<int32_t>& append_to) c
 // A list of symbols and a heap of pairs. An entry of the heap whose pair is no longer there, or has another
 // rank by now, is passed over.
 void Bpe::merge_long(std::string_view piece, std::vector<int32_t>& append_to) const {
-  check(piece.size() < size_t(UINT32_MAX), Exit::bad_data, "bpe: a word of {} bytes is too long; at most 4 GB without a place to cut", piece.size());
+  check(piece.size() <= longest_piece, Exit::bad_data, "a word of {} bytes is too long to encode: text needs a place to cut (a space, for one) in every {}",
+        piece.size(), longest_piece);
   const uint32_t n = uint32_t(piece.size()), nowhere = UINT32_MAX;
   struct Symbol {
     int32_t id;  // -1: merged into the one before

@@ -1,7 +1,7 @@
 // Byte-pair encoding: a piece of text into tokens by merging, again and again, the two neighbours whose
 // merge has the lowest rank, the leftmost where there are several.
 //
-// A piece of n bytes takes O(n log n) and about 24n bytes of memory. Words met before come from a cache
+// A piece of n bytes takes O(n log n) and about 24n bytes of memory; one of more than 16 MiB is refused (65). Words met before come from a cache
 // that each thread has; nothing depends on what is in it.
 #pragma once
 #include <cstdint>

@@ -140,6 +140,29 @@ const char* SplitStep::piece_end(const char* p, const char* end) const {
   return kind_ == Kind::gpt2 ? scanner.gpt2(p) : scanner.llama3(p, kind_ == Kind::llama3 ? 3 : 1);
 }
 
+size_t SplitStep::cut(std::string_view text) const {
+  const auto letter = [&](size_t i) { return (text[i] >= 'a' && text[i] <= 'z') || (text[i] >= 'A' && text[i] <= 'Z'); };
+  std::vector<size_t> places;  // where pieces begin or end
+  const RegexMatcher whole(*regex_, text);
+  size_t cut = 0, count = 0;   // the place, and how many there are up to it
+  for (size_t from = 0, begin, end; from < text.size() && whole.next_certain(from, begin, end); from = end)
+    for (const size_t place : {begin, end}) {
+      if (place == 0 || (!places.empty() && place == places.back())) continue;
+      places.push_back(place);
+      if (place + 1 < text.size() && text[place] == ' ' && letter(place - 1) && letter(place + 1)) cut = place, count = places.size();
+    }
+  if (cut == 0) return 0;
+  // The front by itself: what looked ahead beyond the cut would find an end there.
+  const RegexMatcher front(*regex_, text.substr(0, cut));
+  size_t seen = 0, from = 0;
+  for (size_t begin, end; from < cut && front.next(from, begin, end); from = end)
+    for (const size_t place : {begin, end}) {
+      if (place == 0 || (seen > 0 && place == places[seen - 1])) continue;
+      if (seen == count || place != places[seen++]) return 0;
+    }
+  return seen == count || (seen + 1 == count && from < cut) ? cut : 0;  // the last place may be a gap's end
+}
+
 bool SplitStep::next(std::string_view text, size_t from, size_t& begin, size_t& end) const {
   if (from == text.size()) return false;
   const char *base = text.data(), *stop = base + text.size();

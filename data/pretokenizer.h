@@ -37,6 +37,12 @@ class SplitStep {
   bool by_hand() const { return kind_ <= Kind::qwen2 && behavior_ == SplitBehavior::isolated; }
   const char* piece_end(const char* p, const char* end) const;
 
+  // Run by PCRE2, and every match and every gap a piece that depends on nothing before it: cut() can find places.
+  bool searchable() const { return kind_ == Kind::regex && behavior_ == SplitBehavior::isolated && !regex_->looks_behind(); }
+  // The last place of the text, from whose beginning pieces count, between an ASCII letter and a single space before another, where
+  // a piece ends whatever follows the text, and also where the text ends there. 0: none. Looks at the whole text twice.
+  size_t cut(std::string_view text) const;
+
  private:
   enum class Kind : uint8_t { gpt2, llama3, qwen2, regex, literal, digits };
   explicit SplitStep(Kind kind, SplitBehavior behavior = SplitBehavior::isolated, bool invert = false)

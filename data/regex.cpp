@@ -143,18 +143,24 @@ Regex::Regex(std::string_view pattern, const std::string& who) : who_(who) {
     pcre2_code_free(code);
     fail(Exit::bad_data, "{}: the pattern may match nothing, which is not supported: {}", who, pattern);
   }
-  jit_ = pcre2_jit_compile(code, PCRE2_JIT_COMPLETE) == 0;
+  uint32_t behind = 0;
+  pcre2_pattern_info(code, PCRE2_INFO_MAXLOOKBEHIND, &behind);
+  looks_behind_ = behind > 0;
+  jit_ = pcre2_jit_compile(code, PCRE2_JIT_COMPLETE | PCRE2_JIT_PARTIAL_HARD) == 0;
 }
 
 Regex::~Regex() { pcre2_code_free(static_cast<pcre2_code*>(code_)); }
 
-bool RegexMatcher::next(size_t from, size_t& begin, size_t& end) const {
+bool RegexMatcher::next(size_t from, size_t& begin, size_t& end) const { return match(from, 0, begin, end); }
+bool RegexMatcher::next_certain(size_t from, size_t& begin, size_t& end) const { return match(from, PCRE2_PARTIAL_HARD, begin, end); }
+
+bool RegexMatcher::match(size_t from, uint32_t options, size_t& begin, size_t& end) const {
   static thread_local Workspace work;
   const auto* code = static_cast<const pcre2_code*>(regex_.code_);
   const auto* text = reinterpret_cast<PCRE2_SPTR>(text_.data());
-  const int n = regex_.jit_ ? pcre2_jit_match(code, text, text_.size(), from, 0, work.data, work.context)
-                            : pcre2_match(code, text, text_.size(), from, PCRE2_NO_UTF_CHECK, work.data, work.context);
-  if (n == PCRE2_ERROR_NOMATCH) return false;
+  const int n = regex_.jit_ ? pcre2_jit_match(code, text, text_.size(), from, options, work.data, work.context)
+                            : pcre2_match(code, text, text_.size(), from, PCRE2_NO_UTF_CHECK | options, work.data, work.context);
+  if (n == PCRE2_ERROR_NOMATCH || n == PCRE2_ERROR_PARTIAL) return false;
   check(n >= 0, Exit::bad_data, "{}: the pattern gave up on a text of {} bytes: {}", regex_.who_, text_.size(), error_text(n));
   const size_t* found = pcre2_get_ovector_pointer(work.data);
   check(found[1] > found[0], Exit::bad_data, "{}: the pattern matched nothing at byte {}, which is not supported", regex_.who_, found[0]);

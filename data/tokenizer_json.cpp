@@ -375,7 +375,9 @@ class JsonTokenizer final : public Tokenizer {
     if (!frame_.before.empty()) bos_ = frame_.before.front();
     plain_ = AddedTokens(std::move(plain));
     normalized_ = AddedTokens(std::move(normalized));
-    cuts_before_words_ = !steps_.empty() && steps_.front().by_hand() && plain_.cuts_before_words() && normalized_.cuts_before_words();
+    const bool may = !steps_.empty() && plain_.cuts_before_words() && normalized_.cuts_before_words();
+    cuts_before_words_ = may && steps_.front().by_hand();
+    searches_cuts_ = may && steps_.front().searchable();
   }
 
   std::string identity() const override { return identity_; }
@@ -407,6 +409,7 @@ class JsonTokenizer final : public Tokenizer {
 
   // Between a letter and a space before a letter, where no piece, no added token and no composition reaches over.
   size_t cut(std::string_view text) const override {
+    if (searches_cuts_) return searched_cut(text);
     if (!cuts_before_words_) return 0;
     const auto letter = [&](size_t i) { return (text[i] >= 'a' && text[i] <= 'z') || (text[i] >= 'A' && text[i] <= 'Z'); };
     for (size_t i = text.size(); i-- > 2;)
@@ -415,6 +418,21 @@ class JsonTokenizer final : public Tokenizer {
   }
 
  private:
+  // The same where only a pattern's run can tell where pieces end. Not in a text that holds added tokens, or is not in NFC.
+  size_t searched_cut(std::string_view text) const {
+    text = text.substr(0, valid_utf8(text));
+    std::string other;
+    if (nfc_ && append_nfc(text, other)) return 0;
+    bool found = false;
+    const auto token = [&](int32_t) { found = true; };
+    plain_.split(text, true, [](std::string_view) {}, token);
+    normalized_.split(text, true, [](std::string_view) {}, token);
+    if (found) return 0;
+    if (!prefix_space_ || text.starts_with(' ')) return steps_.front().cut(text);
+    const size_t cut = steps_.front().cut(other.assign(" ").append(text));
+    return cut ? cut - 1 : 0;
+  }
+
   void encode_valid(std::string_view text, std::vector<int32_t>& out, const EncodeOptions& options) const {
     const auto token = [&](int32_t id) { out.push_back(id); };
     const auto plain = [&](std::string_view part) { encode_part(part, out, options); };
@@ -457,7 +475,8 @@ class JsonTokenizer final : public Tokenizer {
 
   TokenizerFile file_;
   std::string identity_, who_;
-  bool nfc_, prefix_space_, cuts_before_words_ = false;
+  bool nfc_, prefix_space_;
+  bool cuts_before_words_ = false, searches_cuts_ = false;  // cut() knows places by their letters; by running the pattern
   std::vector<SplitStep> steps_;
   Frame frame_;
   std::vector<std::string> bytes_;

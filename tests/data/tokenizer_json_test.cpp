@@ -458,3 +458,64 @@ TEST_CASE("cut: before a word, and nowhere that an added token forbids") {
   CHECK(cut(added(base, {{" w", {{"single_word", true}}}}), "one two") == 0);
   CHECK(cut(with(base, "/pre_tokenizer/use_regex", false), "one two") == 0);
 }
+
+TEST_CASE("cut: where only PCRE2 can tell, a place is certain whatever follows") {
+  const Scratch s;
+  // With and without gaps, with looks ahead that reach over the place, and looks behind, which know no certain place.
+  const std::vector<std::pair<std::string, bool>> patterns{{R"([^\s\p{L}\p{N}]?\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)", true},
+                                                           {R"( ?[a-z]+|\s+)", true},
+                                                           {R"([a-z]+)", true},
+                                                           {R"([a-z]+(?= [a-z]+!)|[a-z])", true},
+                                                           {R"(a+(?= b*c)|[a-z]|\s)", true},
+                                                           {R"([a-z ]+(?=!)|[a-z]+| )", false},
+                                                           {R"((?<=a)b+|[a-z]+| )", false}};
+  const std::string letters = "aabbcd  e!f.1\n";
+  const Random random(8, "cuts");
+  uint64_t draw = 0;
+  for (const auto& [pattern, sure] : patterns) {
+    CAPTURE(pattern);
+    const nlohmann::json split{{"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}, {"invert", false}};
+    const nlohmann::json bytes{{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}};
+    nlohmann::json json = small_json({{"a", "b"}, {"b", " "}, {" ", "b"}, {"b", "c"}, {"ab", " "}, {"e", " "}, {"a", " b"}, {"c", "d"}});
+    json["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", {split, bytes}}};
+    const auto t = open_json(s, json);
+    int64_t cuts = 0;
+    for (int round = 0; round < 3000; ++round) {
+      const auto some = [&](uint64_t n) {
+        std::string text;
+        for (uint64_t i = random.below(draw++, n); i > 0; --i) text += letters[random.below(draw++, letters.size())];
+        return text;
+      };
+      const std::string text = some(40);
+      const size_t cut = t->cut(text);
+      if (cut == 0) continue;
+      ++cuts;
+      REQUIRE(text[cut] == ' ');
+      for (const std::string& after : {std::string(), some(6), some(20), std::string("!"), std::string(" c")}) {
+        Ids parts = encoded(*t, text.substr(0, cut));
+        const Ids rest = encoded(*t, text.substr(cut) + after);
+        parts.insert(parts.end(), rest.begin(), rest.end());
+        REQUIRE_MESSAGE(parts == encoded(*t, text + after), "'", text, "' at ", cut, " before '", after, "'");
+      }
+    }
+    if (sure) CHECK(cuts > 300);
+  }
+  // Behind every cut the next is found: a text without end goes in pieces.
+  nlohmann::json json = small_json({{"t", "h"}, {"th", "e"}});
+  json["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"Regex", patterns[0].first}}}, {"behavior", "Isolated"}, {"invert", false}};
+  json["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", {json["pre_tokenizer"], {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}}}}};
+  const auto t = open_json(s, json);
+  std::string line;
+  while (line.size() < 100000) line += "the slow head, number 17, remembers longest; ";
+  CHECK(encoded_in_pieces(*t, line, 3000) == encoded(*t, line));
+  CHECK(t->cut(line.substr(0, 3000)) > 2900);
+  CHECK(t->cut("one <|endoftext|> two three four") == 0);  // nor where an added token parts the text
+}
+
+TEST_CASE("merging: a word that is too long for memory is refused in one line") {
+  const Scratch s;
+  const auto t = open_json(s, small_json({{"a", "a"}}));
+  const std::string word(size_t(16 << 20) + 1, 'a');
+  expect_failure([&] { encoded(*t, word); }, Exit::bad_data,
+                 "a word of 16777217 bytes is too long to encode: text needs a place to cut (a space, for one) in every 16777216");
+}
