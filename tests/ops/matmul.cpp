@@ -230,6 +230,47 @@ void every_kernel_equals_a_triple_loop() {
   if (const char* name = std::getenv("TAPER_TEST_DEVICE")) holds(open_device(name));
 }
 
+// More tiles than an H100 makes at once, so that its blocks go from one to the next: level 6 as level 5 has them.
+void level_6_goes_from_tile_to_tile() {
+  using kernels::Epilogue;
+  const char* name = std::getenv("TAPER_TEST_DEVICE");
+  if (!name) return;
+  Device& device = open_device(name);
+  constexpr int64_t M = 4104, K = 136, N = 1288;
+  std::vector<double> numbers;
+  for (uint64_t i = 0; i < 100003; ++i) numbers.push_back(Random(5, "numbers").normal(i));
+  const auto draw = [&](int64_t rows, int64_t columns, size_t from) {
+    std::vector<double> x(size_t(rows * columns));
+    for (size_t i = 0; i < x.size(); ++i) x[i] = numbers[(i + from) % numbers.size()];
+    return from_doubles(device, {rows, columns}, Dtype::bf16, x);
+  };
+  const Tensor c(device, {M, N}, Dtype::bf16);
+  kernels::Matmul m{.a = draw(M, K, 0), .b = draw(N, K, 7), .c = c, .transpose_b = true, .by = kernels::MatmulBy::wgmma};
+  if (!kernels::matmul_takes(m)) return;
+  const Tensor up = draw(N, K, 13), r = draw(M, N, 29);
+  const auto both = [&](const char* what, const auto& then) {  // what a kernel writes, one below the other
+    std::vector<std::vector<Tensor>> written;
+    for (const auto by : {kernels::MatmulBy::wgmma, kernels::MatmulBy::pipelined}) {
+      m.by = by;
+      m.c = clone(r);
+      m.then = then(m.c);
+      kernels::matmul(m);
+      written.push_back({m.c});
+      if (m.then.gate) written.back().insert(written.back().end(), {m.then.gate, m.then.up});
+    }
+    for (size_t i = 0; i < written[0].size(); ++i)
+      expect_close(written[0][i], from_doubles(open_device("cpu"), {M, N}, Dtype::f64, to_doubles(written[1][i])), 9e-3, what);
+  };
+  both("many tiles", [](const Tensor&) { return Epilogue{}; });
+  both("many tiles onto c", [](const Tensor& c) { return kernels::add_to(c); });
+  both("many tiles added", [&](const Tensor&) { return kernels::add_to(r); });
+  both("many tiles squared", [](const Tensor&) { return Epilogue{.kind = Epilogue::relu_squared}; });
+  both("many tiles gated", [&](const Tensor&) { return Epilogue{.kind = Epilogue::silu_gate, .with = up}; });
+  both("many tiles gated, both kept", [&](const Tensor& c) {
+    return Epilogue{.kind = Epilogue::silu_gate, .with = up, .gate = empty_like(c), .up = empty_like(c)};
+  });
+}
+
 void bf16_gradients() {
   Device& cpu = open_device("cpu");
   Tape tape;
@@ -346,6 +387,7 @@ const RegisterCase registered{{
     .bench = benches(),
     .checks = {{"equals a triple loop", equals_a_triple_loop},
                {"every kernel equals a triple loop", every_kernel_equals_a_triple_loop},
+               {"level 6 goes from tile to tile", level_6_goes_from_tile_to_tile},
                {"the gradient of b is wide", bf16_gradients},
                {"an empty inner size gives zeros", an_empty_inner_size_gives_zeros},
                {"refuses sizes that do not meet", refuses_sizes_that_do_not_meet},
