@@ -16,8 +16,10 @@
 #include <span>
 
 #include "data/corpus.h"
+#include "data/encode_units.h"
 #include "data/journal.h"
 #include "data/shard.h"
+#include "data/split_shards.h"
 #include "data/tokenizer.h"
 #include "tensor/error.h"
 #include "tensor/parallel.h"
@@ -26,41 +28,12 @@ namespace taper {
 namespace {
 
 constexpr size_t most_in_flight = size_t(32) << 20;  // while there is more, nothing is read
-constexpr size_t chunk_bytes = size_t(1) << 20;
 constexpr size_t most_spare_blocks = 64;
-constexpr const char* split_names[2] = {"train", "validation"};
-
-// One unit's tokens, as shards hold them.
-struct Encoded {
-  struct Part {
-    bool validation, begin;
-    size_t chunk;  // that its tokens lie in, behind those of the part before
-    int64_t tokens, bytes;
-  };
-  std::vector<Part> parts;
-  std::vector<std::vector<char>> chunks;  // a long document has several, so that no large one is ever copied
-  ByteCounts counts[2]{};
-  int64_t empty = 0, left_out = 0, replaced = 0, forced = 0;
-  std::exception_ptr error;  // in the unit's first bad document
-  void clear() {  // keeps the memory of an ordinary one
-    std::vector<std::vector<char>> memory;
-    memory.swap(chunks);
-    if (memory.size() > 1) memory.clear();
-    for (auto& chunk : memory) chunk.clear();
-    *this = {};
-    chunks.swap(memory);
-  }
-  size_t weight() const {
-    size_t n = 0;
-    for (const auto& chunk : chunks) n += chunk.size();
-    return n;
-  }
-};
 
 struct Batch {
   size_t count = 0;  // of the units and what they became; those behind are memory to use again
   std::vector<Unit> units;
-  std::vector<Encoded> encoded;
+  std::vector<EncodedUnit> encoded;
   Place end;
   uint64_t done = 0;
   std::exception_ptr error;  // of the reader, behind the units
@@ -70,190 +43,6 @@ struct Batch {
     for (size_t i = 0; i < count; ++i) n += units[i].weight() + encoded[i].weight();
     return n;
   }
-};
-
-// What happens to a split's files, in order.
-struct Action {
-  enum class Kind { open, block, close } kind = Kind::block;
-  bool validation = false;
-  int64_t number = 0;      // of the shard; of the block in it
-  std::vector<char> raw = {};  // the block, until it is packed
-  PackedBlock packed = {};
-  int64_t tokens = 0;      // close
-  std::vector<uint64_t> documents = {};
-  bool last = false;
-};
-
-// Turns units into tokens; any number of threads use it at once.
-struct Encoder {
-  const Tokenizer& tokenizer;
-  const ShardFormat& format;
-  const SplitRule& rule;
-  const PrepareOptions& options;
-  const std::vector<InputFile>& files;
-
-  void encode(Unit& unit, Encoded& out) const {
-    try {
-      if (unit.kind == Unit::Kind::lines) return lines(unit, out);
-      if (unit.kind == Unit::Kind::ids) return ids(unit, out);
-      std::string_view text = unit.text;
-      for (const Part& part : unit.parts) {
-        add(text.substr(0, part.size), part.validation, part.begin, out);
-        text.remove_prefix(part.size);
-      }
-    } catch (...) {
-      out.error = std::current_exception();
-    }
-  }
-
- private:
-  void lines(Unit& unit, Encoded& out) const {
-    const Path& path = files[size_t(unit.file)].path;
-    int64_t number = unit.line;
-    std::string text;
-    const char* end = unit.text.data() + unit.text.size();
-    for_each_line(unit.text, [&](std::string_view line) {
-      const LineText found = line_text(line, options.text_field, options.invalid_utf8, path, number++, text);
-      // A very long line is the last of its unit: it need not lie here twice.
-      if (line.size() > chunk_bytes && end - (line.data() + line.size()) <= 1) unit.text = {};
-      out.left_out += found.kind == LineText::Kind::left_out;
-      if (found.kind != LineText::Kind::text) return;
-      if (text.empty()) return void(++out.empty);
-      out.replaced += found.replaced;
-      uint64_t head = unit.held_out ? 0 : rule.head(checksum(text.data(), text.size()), text.size());
-      if (head < text.size()) head = between_characters(text, head);
-      const std::string_view all = text;
-      if (head > 0) document(all.substr(0, head), false, out);
-      if (head < text.size()) document(all.substr(head), true, out);
-    });
-  }
-
-  void ids(const Unit& unit, Encoded& out) const {
-    const int32_t eod = tokenizer.eod();
-    std::span<const int32_t> ids = unit.ids;
-    if (out.chunks.empty()) out.chunks.emplace_back();
-    for (const Part& part : unit.parts) {
-      if (part.begin) format.append({&eod, 1}, out.chunks[0]);
-      format.append(ids.first(part.size), out.chunks[0]);
-      ids = ids.subspan(part.size);
-      out.parts.push_back({part.validation, part.begin, 0, int64_t(part.size) + part.begin, 0});
-    }
-  }
-
-  void document(std::string_view text, bool validation, Encoded& out) const {
-    for (bool begin = true; !text.empty(); begin = false) {
-      const size_t n = piece_of(tokenizer, text, size_t(options.unit_bytes), out.forced);
-      add(text.substr(0, n), validation, begin, out);
-      text.remove_prefix(n);
-    }
-  }
-
-  void add(std::string_view text, bool validation, bool begin, Encoded& out) const {
-    thread_local std::vector<int32_t> tokens;
-    tokens.clear();
-    if (begin) tokens.push_back(tokenizer.eod());
-    tokenizer.encode(text, tokens, {.special = false});  // a document is text: no part of it may pass for EOD
-    if (out.chunks.empty() || out.chunks.back().size() >= chunk_bytes) out.chunks.emplace_back();
-    format.append(tokens, out.chunks.back());
-    out.parts.push_back({validation, begin, out.chunks.size() - 1, int64_t(tokens.size()), int64_t(text.size())});
-    ByteCounts& counts = out.counts[validation];
-    for (const char c : text) ++counts[uint8_t(c)];
-  }
-};
-
-// One split: its tokens laid into blocks and shards, and the file being written.
-class SplitShards {
- public:
-  SplitShards(const Path& directory, bool validation, const ShardFormat& format, int64_t shard_tokens, SplitState state)
-      : directory_(directory), validation_(validation), format_(format), shard_tokens_(shard_tokens), state_(std::move(state)) {
-    if (state_.report.shards > 0) {
-      const int64_t index = state_.report.shards - 1;
-      file_ = std::make_unique<ShardFile>(path(index), format_, index, state_.blocks);
-      numbered_ = int64_t(state_.blocks.size() / 3);
-    }
-  }
-
-  void add(const Encoded::Part& part, std::span<const char> raw, std::vector<Action>& actions) {
-    make_room(actions);
-    if (part.begin) {
-      state_.documents.push_back(uint64_t(state_.tokens));
-      ++state_.report.documents;
-    }
-    state_.report.bytes += part.bytes;
-    state_.report.tokens += part.tokens;
-    while (!raw.empty()) {
-      make_room(actions);
-      const int64_t room = std::min(shard_tokens_ - state_.tokens, format_.block_tokens - int64_t(state_.open.size()) / format_.width);
-      const size_t n = std::min(raw.size(), size_t(room * format_.width));
-      if (state_.open.empty()) new_block();
-      state_.open.insert(state_.open.end(), raw.begin(), raw.begin() + int64_t(n));
-      state_.tokens += int64_t(n) / format_.width;
-      raw = raw.subspan(n);
-      if (int64_t(state_.open.size()) == format_.block_tokens * format_.width) flush(actions);
-    }
-  }
-  void count(const ByteCounts& counts) {
-    for (size_t c = 0; c < 256; ++c) state_.counts[c] += counts[c];
-  }
-  void finish(std::vector<Action>& actions) {
-    if (state_.report.shards > 0) close(true, actions);
-  }
-
-  std::vector<std::vector<char>> spare;  // blocks' memory, to be used again
-
-  // In another thread than the above.
-  void perform(const Action& a) {
-    switch (a.kind) {
-      case Action::Kind::open: file_ = std::make_unique<ShardFile>(path(a.number), format_, a.number); break;
-      case Action::Kind::block: file_->add(a.packed); break;
-      case Action::Kind::close: file_->finish(a.tokens, a.documents, a.last); file_.reset(); break;
-    }
-  }
-
-  const SplitState& state() const { return state_; }
-  // When every action was performed: as a later run needs it, and on the disk.
-  SplitState saved() {
-    SplitState s = state_;
-    s.blocks = file_ ? file_->blocks() : std::vector<uint64_t>();
-    if (file_) file_->sync();
-    return s;
-  }
-
- private:
-  Path path(int64_t index) const { return directory_ / shard_name(split_names[validation_], index); }
-
-  void make_room(std::vector<Action>& actions) {
-    if (state_.report.shards > 0 && state_.tokens < shard_tokens_) return;
-    if (state_.report.shards > 0) close(false, actions);
-    numbered_ = state_.tokens = 0;
-    actions.push_back({.kind = Action::Kind::open, .validation = validation_, .number = state_.report.shards++});
-  }
-  void new_block() {
-    if (!spare.empty()) {
-      state_.open = std::move(spare.back());
-      spare.pop_back();
-    }
-    state_.open.clear();
-    state_.open.reserve(size_t(format_.block_tokens * format_.width));
-  }
-  void flush(std::vector<Action>& actions) {
-    if (state_.open.empty()) return;
-    actions.push_back({.kind = Action::Kind::block, .validation = validation_, .number = numbered_++, .raw = std::move(state_.open)});
-    state_.open = {};
-  }
-  void close(bool last, std::vector<Action>& actions) {
-    flush(actions);
-    actions.push_back({.kind = Action::Kind::close, .validation = validation_, .tokens = state_.tokens, .documents = std::move(state_.documents), .last = last});
-    state_.documents = {};
-  }
-
-  Path directory_;
-  bool validation_;
-  const ShardFormat& format_;
-  int64_t shard_tokens_;
-  SplitState state_;
-  int64_t numbered_ = 0;  // blocks of the shard so far
-  std::unique_ptr<ShardFile> file_;
 };
 
 double unigram_bits(const ByteCounts& train, const ByteCounts& text) {
@@ -439,14 +228,14 @@ class Preparation {
   }
 
   // Lays a batch into blocks; one with an error is left out as a whole.
-  void lay(Batch& batch, std::vector<Action>& actions) {
+  void lay(Batch& batch, std::vector<ShardAction>& actions) {
     const std::span encoded = std::span(batch.encoded).first(batch.count);
-    for (const Encoded& e : encoded)
+    for (const EncodedUnit& e : encoded)
       if (e.error) return void(failure_ = e.error);
     if (batch.error) return void(failure_ = batch.error);
-    for (Encoded& e : encoded) {
+    for (EncodedUnit& e : encoded) {
       size_t chunk = 0, at = 0;
-      for (const Encoded::Part& part : e.parts) {
+      for (const EncodedUnit::Part& part : e.parts) {
         if (part.chunk != chunk) e.chunks[chunk] = {}, chunk = part.chunk, at = 0;
         const size_t n = size_t(part.tokens * format_.width);
         splits_[part.validation]->add(part, std::span(e.chunks[chunk]).subspan(at, n), actions);
@@ -460,29 +249,29 @@ class Preparation {
     laid_done_ = batch.done;
   }
 
-  void pack(Action& a) {
-    if (a.kind == Action::Kind::block) a.packed = pack_block(a.raw, a.number);
+  void pack(ShardAction& a) {
+    if (a.kind == ShardAction::Kind::block) a.packed = pack_block(a.raw, a.number);
   }
-  void write(std::vector<Action>& actions) {
-    for (Action& a : actions) splits_[a.validation]->perform(a);
+  void write(std::vector<ShardAction>& actions) {
+    for (ShardAction& a : actions) splits_[a.validation]->perform(a);
   }
   // Of actions that were written, the memory.
-  void release(std::vector<Action>& actions) {
-    for (Action& a : actions)
-      if (auto& spare = splits_[a.validation]->spare; a.kind == Action::Kind::block && spare.size() < most_spare_blocks)
+  void release(std::vector<ShardAction>& actions) {
+    for (ShardAction& a : actions)
+      if (auto& spare = splits_[a.validation]->spare; a.kind == ShardAction::Kind::block && spare.size() < most_spare_blocks)
         spare.push_back(std::move(a.raw));
     actions.clear();
   }
 
   void rounds() {
-    const Encoder encoder{*tokenizer_, format_, rule_, options_, corpus_->files()};
+    const UnitEncoder encoder{*tokenizer_, format_, rule_, options_, corpus_->files()};
     bool more = true;
     std::unique_ptr<Batch> reading, encoding, laying;  // a batch moves from one to the next
     std::vector<std::unique_ptr<Batch>> spare;
     while (more || encoding || laying) {
       size_t in_flight = (encoding ? encoding->weight() : 0) + (laying ? laying->weight() : 0);
-      for (const Action& a : laid_) in_flight += a.raw.size();
-      for (const Action& a : packed_) in_flight += a.raw.size() + a.packed.bytes.size();
+      for (const ShardAction& a : laid_) in_flight += a.raw.size();
+      for (const ShardAction& a : packed_) in_flight += a.raw.size() + a.packed.bytes.size();
       const bool giant = encoding && encoding->weight() > most_in_flight / 4;  // what becomes of it will be larger
       if (giant) {
         spare.clear();
@@ -494,7 +283,7 @@ class Preparation {
         reading = std::move(spare.back());
         spare.pop_back();
       }
-      std::vector<Action> laid_now;
+      std::vector<ShardAction> laid_now;
       const int64_t units = encoding ? int64_t(encoding->count) : 0;
       parallel_for(3 + units + int64_t(laid_.size()), 1, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
@@ -593,7 +382,7 @@ class Preparation {
   int64_t listed_out_ = 0;
   std::unique_ptr<DirectoryWriter> output_;
   std::unique_ptr<SplitShards> splits_[2];
-  std::vector<Action> laid_, packed_;  // laid into blocks, not yet packed; packed, not yet written
+  std::vector<ShardAction> laid_, packed_;  // laid into blocks, not yet packed; packed, not yet written
   std::exception_ptr failure_;         // of the input or the progress: what was done before can be saved. Others are thrown
   Journal journal_;                    // `place` and the counts keep up with what was laid
   bool go_on_ = false, kept_ = false;  // an earlier run's work is taken up; there is a journal
