@@ -511,7 +511,6 @@ __global__ void __launch_bounds__(GradientShare<many>::threads, 1) gradient_kern
         }
       }
       if constexpr (!many) add_u();
-      __syncthreads();
 
         // V = X dS^T for rows j, before exp(G_L - G_j)
 #pragma unroll
@@ -546,6 +545,7 @@ __global__ void __launch_bounds__(GradientShare<many>::threads, 1) gradient_kern
           r_d_x[tile][e] = r_d_x[tile][e] * write[e / 2] + skip * low_of(dy);
           r_d_x[tile][e + 1] = r_d_x[tile][e + 1] * write[e / 2] + skip * high_of(dy);
         }
+      __syncthreads();  // the weights: as late as it may be, for those without pairs are ahead
 #pragma unroll
       for (int e = 0; e < rows; e += 16) {
         if (e < 16 * strip) continue;

@@ -110,14 +110,14 @@ class Build:
         return output
 
     def wanted(self):
-        """The rooms named and those whose ops their CUDA files call."""
-        rooms, left = set(), list(self.rooms)
+        """The rooms named and those whose ops their CUDA files and headers call."""
+        rooms, left = set(), [*self.rooms, "fill"]  # tensors are filled by tensor/tensor.cpp
         while left:
             room = left.pop()
             if room in rooms:
                 continue
             rooms.add(room)
-            text = read(f"cuda/ops/{room}.cu") or ""
+            text = (read(f"cuda/ops/{room}.cu") or "") + (read(f"tensor/ops/{room}.h") or "")
             for header in re.findall(r'#include "(cuda/ops/[^"]+)"', text):
                 text += read(header) or ""
             left += [r for r in re.findall(r'#include "tensor/ops/(\w+)\.h"', text) if os.path.exists(f"cuda/ops/{r}.cu")]

@@ -158,6 +158,17 @@ void survive_extreme_decays(int64_t T, int64_t K, int64_t V) {
 void survives_extreme_decays() { survive_extreme_decays(70, 4, 3); }
 void survives_extreme_decays_in_tiles() { survive_extreme_decays(70, 64, 64); }  // as tensor cores take it in bf16
 
+// Heads that tensor cores take beside heads that are too strong for them in one chunk, whose blocks take several chunks each.
+void leaves_out_strong_heads() {
+  Inputs in(2, 200, 3, 64, 64);
+  for (int64_t row = 0; row < 2 * 200 * 3; ++row)
+    for (int64_t i = 0; i < 64; ++i) {
+      const int64_t n = row / 600, t = row / 3 % 200, h = row % 3;
+      in.values["log_w"][size_t(row * 64 + i)] = float(n == 1 && t == 100 && h != 1 ? -1e3 : -0.01 * double(i % 8 + 1));
+    }
+  in.agrees();
+}
+
 // Slow channels over a long window: an f32 exp(-1e-8) is 1, and yet their decay must not be lost.
 void a_long_window_keeps_slow_decays() {
   Inputs in(1, 1000, 2, 8, 5);
@@ -264,6 +275,7 @@ const RegisterCase registered{{
               bench({.B = 8, .T = 2048, .H = 12, .K = 64, .V = 64, .initial = false, .removal = 0.05})},
     .checks = {{"survives extreme decays", survives_extreme_decays},
                {"survives extreme decays in tiles", survives_extreme_decays_in_tiles},
+               {"leaves out strong heads", leaves_out_strong_heads},
                {"a long window keeps slow decays", a_long_window_keeps_slow_decays},
                {"a split run equals one run", a_split_run_equals_one_run},
                {"the final state alone has gradients", final_state_alone_has_gradients},
