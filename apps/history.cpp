@@ -187,22 +187,30 @@ History read_history(const Path& dir) {
 }
 
 void name_runs(std::vector<History>& runs) {
-  const auto tail = [](const Path& dir, size_t parts) {
+  std::vector<std::vector<std::string>> parts;  // of each path, the last first
+  for (const History& run : runs) {
     std::error_code error;
-    Path path = fs::weakly_canonical(dir, error);
-    if (error) path = dir;
-    std::string name = path.filename().string();
-    for (size_t i = 1; i < parts && path.has_parent_path() && path.parent_path() != path; ++i) {
-      path = path.parent_path();
-      if (!path.filename().empty()) name = path.filename().string() + "/" + name;
-    }
+    Path path = fs::weakly_canonical(run.dir, error);
+    if (error) path = run.dir;
+    std::vector<std::string>& own = parts.emplace_back();
+    for (const Path& part : path)
+      if (!part.empty() && part != "/") own.insert(own.begin(), part.string());
+  }
+  const auto tail = [&](size_t r, size_t count) {
+    std::string name;
+    for (size_t i = 0; i < std::min(count, parts[r].size()); ++i) name = i ? parts[r][i] + "/" + name : parts[r][0];
     return name;
   };
-  for (History& run : runs)
-    for (size_t parts = 1; parts < 64; ++parts) {
-      run.name = tail(run.dir, parts);
-      if (std::ranges::count_if(runs, [&](const History& other) { return tail(other.dir, parts) == run.name; }) == 1) break;
+  std::vector<bool> named(runs.size());
+  for (size_t count = 1; count < 64; ++count) {
+    std::map<std::string, int> times;
+    for (size_t r = 0; r < runs.size(); ++r) ++times[tail(r, count)];
+    for (size_t r = 0; r < runs.size(); ++r) {
+      if (named[r]) continue;
+      runs[r].name = tail(r, count);
+      named[r] = times[runs[r].name] == 1;
     }
+  }
 }
 
 }  // namespace taper

@@ -84,12 +84,13 @@ void read_evaluations(History& run) {
                                    {"held_out", "a file of held-out losses", take_held_out}};
   std::vector<std::pair<Path, const Kind*>> files;
   std::error_code error;
-  for (fs::recursive_directory_iterator i(run.dir, error), end; !error && i != end; i.increment(error)) {
+  for (fs::recursive_directory_iterator i(run.dir, fs::directory_options::skip_permission_denied, error), end; !error && i != end; i.increment(error)) {
     if (i->path().filename() == "checkpoints" || i.depth() > 4) i.disable_recursion_pending();
     const std::string name = i->path().filename().string();
     for (const Kind& kind : kinds)
       if (name.starts_with(kind.prefix) && name.ends_with(".json")) files.emplace_back(i->path(), &kind);
   }
+  if (error) run.notes.push_back(fmt::format("evaluations may be missing: the directory was not read to its end: {}", error.message()));
   std::ranges::sort(files, {}, [](const auto& f) { return std::pair(f.first.filename().string(), f.first.string()); });
   for (const auto& [file, kind] : files) {
     const std::string who = file.lexically_relative(run.dir).string();

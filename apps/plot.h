@@ -92,7 +92,7 @@ std::string svg(const Chart& chart);
 struct HeatMap {
   std::string title, row_name, column_name;  // "layer", "head"
   std::vector<std::vector<double>> rows;
-  double low = 0, high = 1;  // the ends of the colours
+  double low = 0, high = 1;  // the ends of the colours; equal: one colour, of the middle
   bool logarithmic = false;
   size_t columns = 64;
   size_t first_column = 0;   // its number

@@ -60,6 +60,7 @@ std::string svg(const HeatMap& map) {
   }
   if (columns == 0) return "";
   const auto share_of = [&](double v) {
+    if (map.low == map.high && std::isfinite(v)) return 0.5;  // all cells are alike
     return map.logarithmic ? std::log(v / map.low) / std::log(map.high / map.low) : (v - map.low) / (map.high - map.low);
   };
   constexpr int levels = 48;

@@ -197,6 +197,11 @@ TEST_CASE("plot: heat maps: cells of one colour are one path, many columns are m
   CHECK(has(svg(map), "data-size=\"1 3 6 0\" data-names=\"layer head\" data-values=\"2,200,7\""));
   map.logarithmic = true;
   CHECK(has(svg(map), "data-values=\"1.732,173.2,7\""));
+  map.rows = {{5, 5}};
+  map.low = map.high = 5;  // nothing differs: the cells are there all the same
+  CHECK(has(svg(map), "<path fill=\"" + colour(0.5) + "\" d=\"M0 0h1v1h-1zM1 0h1v1h-1z\"/>"));
+  map.logarithmic = false;
+  CHECK(has(svg(map), "<path fill=\"" + colour(0.5) + "\""));
   map.rows = {};
   CHECK(svg(map).empty());
 }
