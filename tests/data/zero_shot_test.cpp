@@ -120,6 +120,7 @@ TEST_CASE("wikitext: detokenized to be scored, counted as it was; text: as it is
                            " The [ X ] and { y } 'd ' e ' . N men : none ! ? ";
   CHECK(detokenize_wikitext(page) == " = Robert <unk> =\n\nHe was born in 1,234, near (the) \"old house\" of the dogs'owner; it's 20.5°C.\n== Early life ==\nThe [X] and {y} 'd' e '. 1 men: none!? ");
   CHECK(detokenize_wikitext("( open \" and = = = = x = = = y") == "( open \" and ==== x === y");
+  CHECK(detokenize_wikitext("a/' 5/' 6/b /' x/ /' 7") == "a/'[0-9]/' 6/b /'x/ /' 7");  // a replacement that the harness takes for a pattern
   const Scratch s;
   const auto d = read(s, "wikitext", "{\"page\": \" a @-@ b c \"}\n{\"text\": \"é\"}\n").documents;
   CHECK(d[0].text == " a-b c ");
