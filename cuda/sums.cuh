@@ -1,5 +1,7 @@
-// Sums over a whole tensor and over its rows, in f64 and in one order: each block writes its part into a slot of its own, a
-// second kernel adds the slots by their number. Both may write elements on the way, so that a backward reads its inputs once.
+// Sums over rows and over a whole tensor, in one order: blocks add some rows or elements each, then the blocks' sums are added
+// up in f64 by their number. Both may write elements on the way, so that a backward reads its inputs once.
+//
+// How many blocks there are follows from the tensor's size, never from the device: the result is the same on all.
 #pragma once
 #include <cuda_runtime.h>
 
@@ -14,38 +16,59 @@ namespace taper::cuda {
 
 constexpr int sum_threads = 256;
 
-// to[j] = T(factor * sum of g_part[p,j] over p), p by rising number within each of 8 lanes, then the lanes in a tree.
-constexpr int slot_columns = 32, slot_lanes = 8;
+// ---- the blocks' sums ----
 
-template <class T>
-__global__ __launch_bounds__(slot_columns* slot_lanes) void sum_slots_kernel(const double* g_part,  // [slots,stride]
-                                                                             T* g_to,               // [columns]
-                                                                             int64_t slots, int64_t stride, int64_t columns,
-                                                                             double factor) {
-  const int column = int(threadIdx.x) % slot_columns, lane = int(threadIdx.x) / slot_columns;
-  const int64_t j = int64_t(blockIdx.x) * slot_columns + column;
-  double r_sum = 0;
-  if (j < columns)
-    for (int64_t p = lane; p < slots; p += slot_lanes) r_sum += g_part[p * stride + j];
-  __shared__ double s_sum[slot_lanes][slot_columns];
-  s_sum[lane][column] = r_sum;
-  for (int half = slot_lanes / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (lane < half) s_sum[lane][column] += s_sum[lane + half][column];
-  }
-  if (lane == 0 && j < columns) g_to[j] = T(Acc<T>(factor * s_sum[0][column]));
+// Blocks for `steps` steps, block i taking i, i + blocks, ...: as many as an H100 holds at once, if a multiprocessor
+// holds `resident`, and at most 128 steps for a block, so that sums in f32 stay short.
+inline int64_t partial_sums(int64_t steps, int resident) {
+  return std::max({std::min<int64_t>(steps, 132 * resident), (steps + 127) / 128, int64_t(1)});
 }
 
-// parts [slots,stride]; `to` takes the sums of columns first .. first + to.numel() - 1.
-template <class T>
-void sum_slots(const Tensor& parts, int64_t first, const Tensor& to, double factor = 1) {
-  if (to.numel() == 0) return;
-  sum_slots_kernel<T><<<blocks_for(to.numel(), slot_columns), slot_columns * slot_lanes, 0, stream_of(to.device())>>>(
-      parts.data<double>() + first, to.data<T>(), parts.size(0), parts.size(1), to.numel(), factor);
+template <class A, class To>
+__global__ void __launch_bounds__(1024) add_partials_kernel(const A* g_partial,  // [partials,columns]
+                                                            To to, int64_t partials, int64_t columns) {
+  __shared__ double s_sum[32][33];  // [warp][column]
+  const int64_t column = int64_t(blockIdx.x) * 32 + threadIdx.x;
+  double r_sum = 0;
+  if (column < columns)
+#pragma unroll 4
+    for (int64_t i = threadIdx.y; i < partials; i += 32) r_sum += double(g_partial[i * columns + column]);
+  s_sum[threadIdx.y][threadIdx.x] = r_sum;
+  __syncthreads();
+  if (threadIdx.y > 0 || column >= columns) return;
+  for (int w = 1; w < 32; ++w) r_sum += s_sum[w][threadIdx.x];
+  to(column, r_sum);
+}
+
+// Calls to(column, sum) for each column of partial [partials,columns].
+template <class A, class To>
+void add_partials(const Tensor& partial, To to) {
+  const int64_t columns = partial.size(1);
+  if (columns == 0) return;
+  add_partials_kernel<A><<<blocks_for(columns, 32), dim3(32, 32), 0, stream_of(partial.device())>>>(
+      partial.data<A>(), to, partial.size(0), columns);
   cuda_check(cudaGetLastError());
 }
 
-// Sums over rows. A tensor is [rows, vectors * n]; the struct Rows holds it and has
+template <class T>
+struct ToArray {
+  T* g;
+  __device__ void operator()(int64_t column, double sum) const { g[column] = T(Acc<T>(sum)); }
+};
+// The first D columns and the D after them; either array may be absent.
+template <class T>
+struct ToTwo {
+  T *g_first, *g_second;
+  int64_t D;
+  __device__ void operator()(int64_t column, double sum) const {
+    T* g = column < D ? g_first : g_second;
+    if (g) g[column < D ? column : column - D] = T(Acc<T>(sum));
+  }
+};
+
+// ---- over rows ----
+
+// A tensor is [rows, vectors * n]; the struct Rows holds it and has
 //   template <int n> __device__ void add(int64_t row, int64_t j, double (&sum)[sums][n]) const;
 // which adds elements j .. j+n-1 of a row to the thread's sums, and may write.
 // A block has 32 neighbouring vectors (or all, if fewer) and some rows, which its threads take in turn; the blocks are all at
@@ -81,9 +104,9 @@ __global__ __launch_bounds__(sum_threads) void column_sums_kernel(Rows rows_of, 
   }
 }
 
-// The slots [blocks, sums * columns]. n divides columns, which is not 0.
+// The blocks' sums [blocks, sums * columns]. n divides columns, which is not 0.
 template <int sums, int n, class Rows>
-Tensor column_slots(Device& device, int64_t rows, int64_t columns, const Rows& rows_of) {
+Tensor column_partials(Device& device, int64_t rows, int64_t columns, const Rows& rows_of) {
   const int64_t vectors = columns / n, across = std::min<int64_t>(vectors, 32), deep = sum_threads / across;
   const int64_t wide = (vectors + across - 1) / across;
   const int64_t blocks = std::min(std::max<int64_t>(1, column_blocks / wide), (rows + deep - 1) / deep);
@@ -96,7 +119,24 @@ Tensor column_slots(Device& device, int64_t rows, int64_t columns, const Rows& r
   return parts;
 }
 
-// A sum over all elements: the struct Elements has
+// The plain way: to(column, sum over rows of term(row, column)).
+template <class Term>
+struct TermRows {
+  Term term;
+  template <int n>
+  __device__ void add(int64_t row, int64_t j, double (&sum)[1][n]) const {
+#pragma unroll
+    for (int k = 0; k < n; ++k) sum[0][k] += double(term(row, j + k));
+  }
+};
+template <class Term, class To>
+void column_sums(Device& device, Term term, To to, int64_t rows, int64_t columns) {
+  if (columns > 0) add_partials<double>(column_partials<1, 1>(device, rows, columns, TermRows<Term>{term}), to);
+}
+
+// ---- over all elements ----
+
+// The struct Elements has
 //   template <int n> __device__ double add(int64_t i) const;    the sum of elements i .. i+n-1; may write
 constexpr int total_vectors = 16;  // a thread's
 
@@ -114,11 +154,11 @@ __global__ __launch_bounds__(sum_threads) void total_kernel(Elements elements, d
   if (threadIdx.x == 0) g_part[blockIdx.x] = sum;
 }
 
-// to [] = T(factor * the sum of g_part[0 .. slots-1])
+// to [] = T(factor * the sum of g_part[0 .. parts-1])
 template <class T>
-__global__ __launch_bounds__(1024) void sum_total_kernel(const double* g_part, T* g_to, int64_t slots, double factor) {
+__global__ __launch_bounds__(1024) void sum_total_kernel(const double* g_part, T* g_to, int64_t parts, double factor) {
   double r_sum = 0;
-  for (int64_t p = threadIdx.x; p < slots; p += 1024) r_sum += g_part[p];
+  for (int64_t p = threadIdx.x; p < parts; p += 1024) r_sum += g_part[p];
   const double sum = block_sum<1024>(r_sum);
   if (threadIdx.x == 0) *g_to = T(Acc<T>(factor * sum));
 }

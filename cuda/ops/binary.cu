@@ -182,9 +182,9 @@ void backward(const BinaryBackward<F>& args) {
     const Sums<T, U, Computed<F, T>, meet> sums{map};
     if constexpr (meet == Meet::scalar) cuda::sum_total<U, n>(device, numel, vectors, sums, map.g_d_b);
     else if (columns > 0) {
-      const Tensor slots = vectors ? cuda::column_slots<1, n>(device, numel / columns, columns, sums)
-                                   : cuda::column_slots<1, 1>(device, numel / columns, columns, sums);
-      cuda::sum_slots<U>(slots, 0, args.d_b);
+      const Tensor partials = vectors ? cuda::column_partials<1, n>(device, numel / columns, columns, sums)
+                                   : cuda::column_partials<1, 1>(device, numel / columns, columns, sums);
+      cuda::add_partials<double>(partials, cuda::ToArray<U>{args.d_b.template data<U>()});
     }
   });
 }

@@ -7,7 +7,7 @@
 
 #include <type_traits>
 
-#include "cuda/column_sums.cuh"
+#include "cuda/sums.cuh"
 #include "cuda/ops/causal_conv1d_plain.cuh"
 #include "cuda/pack.cuh"
 
@@ -362,7 +362,7 @@ void backward(const CausalConv1dBackward& a) {
       }
     }
     if (with_parameters)
-      cuda::column_sums<A>(a.device(), ParameterTerm<T>{in, d_pre.data<A>()}, to, in.B * in.steps, (in.W + 1) * in.D);
+      cuda::column_sums(a.device(), ParameterTerm<T>{in, d_pre.data<A>()}, to, in.B * in.steps, (in.W + 1) * in.D);
   });
 }
 

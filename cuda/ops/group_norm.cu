@@ -10,7 +10,7 @@
 
 #include <algorithm>
 
-#include "cuda/column_sums.cuh"
+#include "cuda/sums.cuh"
 #include "cuda/rows.cuh"
 
 namespace taper::kernels {
@@ -175,16 +175,6 @@ __global__ void __launch_bounds__(cuda::row_threads, resident<T, U>(of_thread))
   cuda::store_column_sums(r_bias, s_sum, g_partial + (blockIdx.x * 2 + 1) * D, vectors);
 }
 
-template <class A>
-struct ToBoth {              // from [2,D]
-  A *g_d_weight, *g_d_bias;  // [D] or null
-  int64_t D;
-  __device__ void operator()(int64_t column, double sum) const {
-    if (column < D && g_d_weight) g_d_weight[column] = A(sum);
-    if (column >= D && g_d_bias) g_d_bias[column - D] = A(sum);
-  }
-};
-
 // Any width: a warp per group.
 template <class T, class U>
 __global__ void group_norm_forward_plain_kernel(const Forward<T, U> a) {
@@ -292,7 +282,7 @@ void backward(const GroupNormBackward& b) {
                            .rows = rows,
                            .G = G,
                            .n = D / G};
-    const ToBoth<A> to{cuda::data_or_null<A>(b.d_weight), cuda::data_or_null<A>(b.d_bias), D};
+    const cuda::ToTwo<A> to{cuda::data_or_null<A>(b.d_weight), cuda::data_or_null<A>(b.d_bias), D};
     const bool with_parameters = b.d_weight || b.d_bias;
     if (const cuda::RowPlan p = plan<T, U>(a.n, G, {a.g_s, a.g_d_s, a.g_d_x}, {a.g_d_y, a.g_d_added}, {a.g_weight})) {
       const int64_t blocks = cuda::partial_sums(p.blocks(rows), resident<T, U>(p.n));
@@ -309,7 +299,7 @@ void backward(const GroupNormBackward& b) {
       group_norm_backward_plain_kernel<<<cuda::blocks_for(rows * G * 32, threads), threads, 0, stream>>>(a);
       cuda::cuda_check(cudaGetLastError());
     }
-    if (with_parameters) cuda::column_sums<A>(b.device(), BothTerms<T, U>{a}, to, rows, 2 * D);
+    if (with_parameters) cuda::column_sums(b.device(), BothTerms<T, U>{a}, to, rows, 2 * D);
   });
 }
 

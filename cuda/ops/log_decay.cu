@@ -168,26 +168,25 @@ void backward(const LogDecayBackward& a) {
     if (H == 0) return;
     const HeadRows<T> heads{a.p.data<T>(), cuda::data_or_null<T>(a.dt),   a.log_a.data<T>(),             a.d_log_a.data<T>(),
                             taper_of<T>(a), cuda::data_or_null<T>(a.d_dt), cuda::data_or_null<T>(a.d_s), H};
-    const auto finish = [&](const Tensor& slots) {
-      cuda::sum_slots<T>(slots, 0, a.d_p);
-      if (a.d_alpha) cuda::sum_slots<T>(slots, H, a.d_alpha);
+    const auto finish = [&](const Tensor& partials) {
+      cuda::add_partials<double>(partials, cuda::ToTwo<T>{a.d_p.data<T>(), cuda::data_or_null<T>(a.d_alpha), H});
     };
     if (K == 1) {
       const bool vectors = cuda::vector_fits<T>(
           n, H, {heads.g_p, heads.g_dt, heads.taper.g_s, heads.taper.g_alpha, heads.g_log_a, heads.g_d_log_a, heads.g_d_dt, heads.g_d_s});
-      return finish(vectors ? cuda::column_slots<2, n>(a.device(), rows, H, heads) : cuda::column_slots<2, 1>(a.device(), rows, H, heads));
+      return finish(vectors ? cuda::column_partials<2, n>(a.device(), rows, H, heads) : cuda::column_partials<2, 1>(a.device(), rows, H, heads));
     }
     const int64_t parts = std::clamp<int64_t>(4096 / H, 1, std::max<int64_t>(1, rows));
-    const Tensor slots(a.device(), {parts, 2 * H}, Dtype::f64);
+    const Tensor partials(a.device(), {parts, 2 * H}, Dtype::f64);
     const auto launch = [&]<int width>() {
       log_decay_channels_kernel<T, width><<<cuda::blocks_for(parts * H, warps), warps * 32, 0, cuda::stream_of(a.device())>>>(
-          heads.g_p, heads.g_dt, heads.taper, heads.g_log_a, heads.g_d_log_a, heads.g_d_dt, heads.g_d_s, slots.data<double>(), rows, H, K,
-          parts);
+          heads.g_p, heads.g_dt, heads.taper, heads.g_log_a, heads.g_d_log_a, heads.g_d_dt, heads.g_d_s, partials.data<double>(), rows,
+          H, K, parts);
       cuda::cuda_check(cudaGetLastError());
     };
     if (cuda::vector_fits<T>(n, K, {heads.g_dt, heads.g_log_a, heads.g_d_log_a, heads.g_d_dt})) launch.template operator()<n>();
     else launch.template operator()<1>();
-    finish(slots);
+    finish(partials);
   });
 }
 

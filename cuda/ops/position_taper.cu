@@ -5,7 +5,7 @@
 //   ceiling  HBM bandwidth forward; the f64 logarithm backward
 #include "tensor/ops/position_taper.h"
 
-#include "cuda/column_sums.cuh"
+#include "cuda/sums.cuh"
 #include "cuda/launch.cuh"
 
 namespace taper::kernels {
@@ -49,9 +49,9 @@ void forward(const PositionTaperForward& a) {
 void backward(const PositionTaperBackward& a) {
   visit<float, double>("position_taper", a.s.dtype(), [&]<class T>() {
     const int64_t rows = a.s.size(0) * a.s.size(1), H = a.s.size(2);
-    cuda::column_sums<double>(a.device(),
-                              LogTimesGradient<T>{a.s.data<T>(), a.d_s.data<T>(), PackingView(a.packing, a.s.size(1)), a.reference, H},
-                              cuda::ToArray<T>{a.d_alpha.data<T>()}, rows, H);
+    cuda::column_sums(a.device(),
+                      LogTimesGradient<T>{a.s.data<T>(), a.d_s.data<T>(), PackingView(a.packing, a.s.size(1)), a.reference, H},
+                      cuda::ToArray<T>{a.d_alpha.data<T>()}, rows, H);
   });
 }
 

@@ -8,7 +8,7 @@
 //            add, norm and the sum of two gradients take 42 and 50; f32 beside bf16 50 and 67 us
 #include "tensor/ops/rms_norm.h"
 
-#include "cuda/column_sums.cuh"
+#include "cuda/sums.cuh"
 #include "cuda/rows.cuh"
 
 namespace taper::kernels {
@@ -245,7 +245,7 @@ void backward(const RmsNormBackward& b) {
       rms_norm_backward_plain_kernel<<<cuda::blocks_for(a.rows * 32, threads), threads, 0, stream>>>(a);
       cuda::cuda_check(cudaGetLastError());
     }
-    if (b.d_weight) cuda::column_sums<A>(b.device(), WeightTerm<T, U>{a}, to, a.rows, a.D);
+    if (b.d_weight) cuda::column_sums(b.device(), WeightTerm<T, U>{a}, to, a.rows, a.D);
   });
 }
 

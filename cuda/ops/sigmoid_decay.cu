@@ -129,9 +129,8 @@ void backward(const SigmoidDecayBackward& a) {
     const Rows<T> rows{a.log_w.data<A>(), a.d_log_w.data<A>(), log_n.data<double>(), a.d_u.data<T>(), D};
     constexpr int n = cuda::vector_width<A>;
     const bool vectors = cuda::vector_fits<A>(n, D, {rows.g_log_w, rows.g_d_log_w}) && cuda::aligned(n, rows.g_d_u);
-    const Tensor slots = vectors ? cuda::column_slots<2, n>(a.device(), B * steps, D, rows) : cuda::column_slots<2, 1>(a.device(), B * steps, D, rows);
-    if (a.d_w0) cuda::sum_slots<A>(slots, 0, a.d_w0);
-    if (a.d_alpha) cuda::sum_slots<A>(slots, D, a.d_alpha);
+    const Tensor partials = vectors ? cuda::column_partials<2, n>(a.device(), B * steps, D, rows) : cuda::column_partials<2, 1>(a.device(), B * steps, D, rows);
+    cuda::add_partials<double>(partials, cuda::ToTwo<A>{cuda::data_or_null<A>(a.d_w0), cuda::data_or_null<A>(a.d_alpha), D});
   });
 }
 
