@@ -38,11 +38,17 @@ struct History {
     int64_t tokens = 0;
     double loss = 0, error = 0;  // error: of the mean
   };
+  struct Again {  // a passage read a second time, so many tokens later
+    int64_t distance = 0;
+    double gain = 0, error = 0, right = 0;  // gain: by how much its loss is lower; right: the share of its tokens that were the likeliest
+  };
   struct LengthBehaviour {  // of `taper eval --by-position`
     int64_t step = 0, training_length = 0, length = 0, targets = 0, effective_context = 0;
     std::string documents;  // "carry", "reset"
     std::vector<Bucket> buckets;
     std::vector<Context> contexts;
+    int64_t passage = 0, passages = 0;  // tokens of a passage, and how many there were
+    std::vector<Again> again;
   };
   struct HeldOut {  // of `taper eval`, at one length; MQAR: pairs > 0
     int64_t length = 0, pairs = 0, examples = 0;  // examples: tokens of text

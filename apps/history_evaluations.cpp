@@ -38,9 +38,15 @@ void take_results(History& run, const Json& all) {
 void take_length_behaviour(History& run, const Json& all) {
   History::LengthBehaviour b{.step = whole(all, "step"), .training_length = whole(all, "training_length"), .length = whole(all, "length"),
                              .targets = whole(all, "targets"), .effective_context = whole(all, "effective_context"),
-                             .documents = all.at("documents").get<std::string>(), .buckets = buckets_of(all.at("by_position")), .contexts = {}};
+                             .documents = all.at("documents").get<std::string>(), .buckets = buckets_of(all.at("by_position")), .contexts = {}, .again = {}};
   for (const Json& c : all.at("by_context"))
     b.contexts.push_back({.tokens = whole(c, "context"), .loss = number_or_nan(c, "loss"), .error = number_or_nan(c, "stderr")});
+  if (all.contains("by_distance")) {
+    b.passage = whole(all, "passage"), b.passages = whole(all, "passages");
+    for (const Json& d : all.at("by_distance"))
+      b.again.push_back({.distance = whole(d, "distance"), .gain = number_or_nan(d, "gain"), .error = number_or_nan(d, "gain_stderr"),
+                         .right = number_or_nan(d, "right")});
+  }
   run.length_behaviour = std::move(b);
 }
 

@@ -108,44 +108,85 @@ std::string far_positions(const Runs& runs) {
                                       windows.text(" or "), escape(documents.text(" or "))));
 }
 
-std::string contexts_figure(const Runs& runs) {
-  Chart chart{.title = "Held-out loss behind limited contexts", .x = {}, .y = {}, .height = 260, .series = {}};
+// A loss over tokens on a logarithmic axis: of each run points and what a table's cell says of one.
+struct Losses {
+  struct Line {
+    size_t run;
+    Points points;
+    std::map<int64_t, std::string> cells;
+  };
+  std::vector<Line> lines;
+  std::set<int64_t> trained;
+  void add(size_t run, int64_t tokens, double y, std::string cell) {
+    if (lines.empty() || lines.back().run != run) lines.push_back({run, {}, {}});
+    lines.back().points.push_back({double(tokens), y});
+    lines.back().cells[tokens] = std::move(cell);
+  }
+};
+
+std::string losses_figure(const Runs& runs, const Losses& all, const char* title, const char* horizontal, const char* vertical, const std::string& caption,
+                          const std::string& last_rows) {
+  Chart chart{.title = title, .x = {}, .y = {}, .height = 260, .series = {}};
   Range range, tokens;
-  std::set<int64_t> rows, trained;
+  std::set<int64_t> rows;
   std::vector<size_t> which;
+  for (const Losses::Line& l : all.lines) {
+    chart.series.push_back({.name = runs[l.run].name, .owner = int(l.run), .look = int(l.run), .points = l.points, .dots = true, .labelled = runs.size() > 1});
+    which.push_back(l.run);
+    range.add(l.points);
+    for (const Point& p : l.points) tokens.add(p.x);
+    for (const auto& [row, cell] : l.cells) rows.insert(row);
+  }
+  if (range.empty()) return "";
+  chart.x = log_axis(horizontal, tokens.low, tokens.high);
+  chart.y = widened(linear_axis(vertical, range.low, range.high, 5));
+  add_marks(chart, all.trained);
+  std::string body;
+  for (const int64_t row : rows) {
+    body += fmt::format("<tr><th class=\"n\" scope=\"row\">{}</th>", grouped(row));
+    for (const Losses::Line& l : all.lines) body += fmt::format("<td class=\"n r{}\">{}</td>", l.run, l.cells.contains(row) ? l.cells.at(row) : "–");
+    body += "</tr>";
+  }
+  return figure(chart, caption, table_text(fmt::format("<th class=\"n\" scope=\"col\">{}</th>", horizontal) + run_heads(runs, which), body + last_rows));
+}
+
+std::string with_error(double y, double error) {
+  if (!std::isfinite(y)) return "–";
+  return std::isfinite(error) ? fmt::format("{:.4f} ± {:.4f}", y, error) : fmt::format("{:.4f}", y);
+}
+
+std::string contexts_figure(const Runs& runs) {
+  Losses all;
   Distinct targets;
   std::string effective;
   for (size_t r = 0; r < runs.size(); ++r) {
     if (!runs[r].length_behaviour || runs[r].length_behaviour->contexts.empty()) continue;
     const History::LengthBehaviour& b = *runs[r].length_behaviour;
-    Series s{.name = runs[r].name, .owner = int(r), .look = int(r), .points = {}, .dots = true, .labelled = runs.size() > 1};
-    for (const History::Context& c : b.contexts) s.points.push_back({double(c.tokens), c.loss}), tokens.add(double(c.tokens)), rows.insert(c.tokens);
-    range.add(s.points);
-    chart.series.push_back(s);
-    which.push_back(r);
-    trained.insert(b.training_length);
+    for (const History::Context& c : b.contexts) all.add(r, c.tokens, c.loss, with_error(c.loss, c.error));
+    all.trained.insert(b.training_length);
     targets.add(grouped(b.targets));
     effective += fmt::format("<td class=\"n r{}\">{}</td>", r, grouped(b.effective_context));
   }
-  if (range.empty()) return "";
-  chart.x = log_axis("tokens of context", tokens.low, tokens.high);
-  chart.y = widened(linear_axis("loss, nats per token", range.low, range.high, 5));
-  add_marks(chart, trained);
-  std::string body;
-  for (const int64_t row : rows) {
-    body += fmt::format("<tr><th class=\"n\" scope=\"row\">{}</th>", grouped(row));
-    for (const size_t r : which) {
-      const auto& all = runs[r].length_behaviour->contexts;
-      const auto c = std::ranges::find(all, row, &History::Context::tokens);
-      body += fmt::format("<td class=\"n r{}\">{}</td>", r, c == all.end() || !std::isfinite(c->loss) ? "–" : fmt::format("{:.4f} ± {:.4f}", c->loss, c->error));
-    }
-    body += "</tr>";
+  return losses_figure(runs, all, "Held-out loss behind limited contexts", "tokens of context", "loss, nats per token",
+                       fmt::format("The same {} tokens, each behind exactly so many tokens of what came before it. The effective context, the shortest whose "
+                                   "loss is within 0.01 of the longest's, stands in the table.", targets.text(" or ")),
+                       "<tr><th scope=\"row\">effective context</th>" + effective + "</tr>");
+}
+
+std::string again_figure(const Runs& runs) {
+  Losses all;
+  Distinct passage, passages;
+  for (size_t r = 0; r < runs.size(); ++r) {
+    if (!runs[r].length_behaviour || runs[r].length_behaviour->again.empty()) continue;
+    const History::LengthBehaviour& b = *runs[r].length_behaviour;
+    for (const History::Again& d : b.again)
+      all.add(r, d.distance, d.gain, with_error(d.gain, d.error) + (std::isfinite(d.right) ? fmt::format("<br><small>{:.1f}% right</small>", 100 * d.right) : ""));
+    all.trained.insert(b.training_length);
+    passage.add(grouped(b.passage)), passages.add(grouped(b.passages));
   }
-  body += "<tr><th scope=\"row\">effective context</th>" + effective + "</tr>";
-  return figure(chart,
-                fmt::format("The same {} tokens, each behind exactly so many tokens of what came before it. The effective context, the shortest whose loss is "
-                            "within 0.01 of the longest's, stands in the table.", targets.text(" or ")),
-                table_text("<th class=\"n\" scope=\"col\">context</th>" + run_heads(runs, which), body));
+  return losses_figure(runs, all, "Gain from having read a passage before", "tokens between the two", "gain, nats per token",
+                       fmt::format("Recall: a passage of {} tokens read a second time, so many tokens behind its first, and how much lower its loss is than in "
+                                   "the same place when it is new ({} passages).", passage.text(" or "), passages.text(" or ")), "");
 }
 
 // Scores of one task by the length of its texts.
@@ -254,7 +295,7 @@ std::string answers_figure(const Runs& runs, const Answers& a) {
 }  // namespace
 
 std::string position_section(const Runs& runs) {
-  const std::string content = training_positions(runs) + far_positions(runs) + contexts_figure(runs);
+  const std::string content = training_positions(runs) + far_positions(runs) + contexts_figure(runs) + again_figure(runs);
   return content.empty() ? "" : section("positions", "Loss by position", content);
 }
 

@@ -195,6 +195,18 @@ TEST_CASE("report: what eval --by-position left: losses beyond the training leng
   CHECK(has(one, "<tr><th class=\"n\" scope=\"row\">64</th><td class=\"n r0\">3.0000 ± 0.2500</td></tr>"));
   CHECK(has(one, "<tr><th scope=\"row\">effective context</th><td class=\"n r0\">64</td></tr>"));
 
+  // A passage read again, where the file has that: gains 2, 1 of 1 .. 2 at 32 and 128 tokens.
+  write_file(s / "a" / "evaluations" / "by_position_2026-01-03T00-00-00.json",
+             file("carry", "").replace(0, 1, R"({"passage":32,"passages":20,"by_distance":[{"distance":32,"loss":1,"unseen_loss":3,"gain":2,"gain_stderr":0.5,"right":0.75},)"
+                                             R"({"distance":128,"loss":2,"unseen_loss":3,"gain":1,"gain_stderr":null}],)"));
+  const std::string again = between(report_page({read_history(s / "a")}, "t"), "Gain from having read a passage before", "</figure>");
+  CHECK(has(again, "data-x=\"32 128 1\" data-y=\"1 2 0\" data-xn=\"tokens between the two\" data-yn=\"gain, nats per token\""));
+  CHECK(has(again, "d=\"m0 0 20000 26000\"/>"));
+  CHECK(has(again, "<td class=\"n r0\">2.0000 ± 0.5000<br><small>75.0% right</small></td>"));
+  CHECK(has(again, "<td class=\"n r0\">1.0000</td>"));
+  CHECK(has(again, "Recall: a passage of 32 tokens read a second time"));
+  CHECK(has(again, "(20 passages)"));
+
   // A second run that has none stays out of these charts, and one that has it is overlaid.
   std::vector<History> runs{read_history(s / "b"), a};
   name_runs(runs);
