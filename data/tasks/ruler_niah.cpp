@@ -57,12 +57,14 @@ class Niah final : public RulerTask {
   RulerSample make(Draws& draws, int64_t n, uint64_t) const override {
     std::set<std::string> used;  // neither keys nor values come twice
     const auto fresh = [&](Kind kind) {
-      for (;;) {
+      for (int tries = 0; tries < 100000; ++tries) {
         std::string s = kind == Kind::uuids     ? uuid(draws)
                         : kind == Kind::numbers ? std::to_string(1000000 + draws.below(9000000))
                                                 : draws.of(m_.words.adjectives) + "-" + draws.of(m_.words.nouns);
         if (used.insert(s).second && !(r_.hay == Hay::essay && m_.haystack.contains(s))) return s;
       }
+      fail(Exit::bad_data, "eval: {} found no new key or value in 100000 draws, after {}; {} adjectives and {} nouns are too few: give longer lists", name_,
+           used.size(), m_.words.adjectives.size(), m_.words.nouns.size());
     };
     const auto needle = [&](const std::string& key, const std::string& value) {
       return fill_type(t_["niah_needle"], plural(r_.value), {{"key", key}, {"value", value}});

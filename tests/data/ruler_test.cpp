@@ -348,6 +348,13 @@ TEST_CASE("published prefixes have spaces around them that are not asked") {
   }
 }
 
+TEST_CASE("needles: words that are too few end the draws, and say so") {
+  RulerMaterials m{.templates = {}, .haystack = Haystack::synthetic(2000), .words = {.adjectives = {"red"}, .nouns = {"owl", "elk", "emu"}, .verbs = {}}, .squad = {}, .hotpot = {}};
+  expect_failure([&] { task("niah_multikey_1", 2048, false, m); }, Exit::bad_data, "eval: niah_multikey_1 found no new key or value in 100000 draws");
+  expect_failure([&] { task("niah_multikey_2", 2048, false, m); }, Exit::bad_data, "1 adjectives and 3 nouns are too few: give longer lists");
+  CHECK_FALSE(task("niah_single_2", 2048, false, m)->sample(0).answers.empty());
+}
+
 TEST_CASE("a length that is too short says what is needed") {
   expect_failure([&] { task("vt", 300); }, Exit::bad_config, "eval: vt does not fit into --length 300: with this tokenizer it takes ");
   expect_failure([&] { task("niah_single_1", 100); }, Exit::bad_config, "eval: niah_single_1 does not fit into --length 100: with this tokenizer it takes ");
