@@ -1,4 +1,4 @@
-// Eval's length behaviour: held-out tokens in, three tables or one JSON object out.
+// Eval's length behaviour: held-out tokens in, four tables or one JSON object out.
 #include "apps/eval_length.h"
 
 #include <CLI/CLI.hpp>
@@ -42,7 +42,7 @@ std::string range_text(std::vector<double> values) {
   return fmt::format("{:.4g} .. {:.4g}", low, high);
 }
 
-void print_tables(const LengthBehaviour& r, const std::vector<LayerSpectrum>& layers, int64_t length) {
+void print_tables(const LengthBehaviour& r, const std::vector<LayerSpectrum>& layers, int64_t length, int64_t passage) {
   fmt::print("{:>9} {:>9} {:>10} {:>9} {:>12}\n", "position", "to", "tokens", "loss", "perplexity");
   for (const PositionBucket& b : r.positions)
     fmt::print("{:>9} {:>9} {:>10} {:>9.4f} {:>12.3f}\n", b.begin, std::min(b.end - 1, length), b.tokens, b.nll / double(b.tokens),
@@ -50,6 +50,13 @@ void print_tables(const LengthBehaviour& r, const std::vector<LayerSpectrum>& la
   fmt::print("\n{:>9} {:>9} {:>9} {:>18} {:>9}\n", "context", "loss", "stderr", "above the longest", "stderr");
   for (const ContextLoss& c : r.contexts) fmt::print("{:>9} {:>9.4f} {:>9.4f} {:>18.4f} {:>9.4f}\n", c.context, c.loss, c.error, c.gain, c.gain_error);
   fmt::print("effective context: {} tokens, the first within 0.01 of the longest ({} targets)\n", r.effective_context, r.targets);
+  if (!r.recalls.empty()) {
+    fmt::print("\n{:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}\n", "distance", "repeated", "unseen", "gain", "stderr", "right, %", "unseen, %");
+    for (const Recall& x : r.recalls)
+      fmt::print("{:>9} {:>9.4f} {:>9.4f} {:>9.4f} {:>9.4f} {:>9.1f} {:>9.1f}\n", x.distance, x.loss, x.unseen, x.gain, x.gain_error, 100 * x.right,
+          100 * x.unseen_right);
+    fmt::print("recall: a passage of {} tokens again, so many tokens later, and in the same place when it is new ({} passages)\n", passage, r.passages);
+  }
   fmt::print("\n{:>5} {:>8} {:>24} {:>10} {:>10} {:>20} {:>8} {:>8}\n", "layer", "channels", "time constants", "least gap", "mean gap", "alpha", "drift",
       "largest");
   for (size_t l = 0; l < layers.size(); ++l) {
@@ -64,10 +71,13 @@ void print_tables(const LengthBehaviour& r, const std::vector<LayerSpectrum>& la
 
 void eval_length_options(CLI::App& app, EvalLengthOptions& o) {
   app.add_flag("--by-position", o.chosen,
-               "Length behaviour: losses by position to 16 times the training length (or --length), by limited context, and each layer's spectrum");
+               "Length behaviour: losses by position to 16 times the training length (or --length), by limited context, of a passage read again, and each "
+               "layer's spectrum");
   app.add_option("--contexts", o.contexts, "By position: the contexts to limit to (16 32 64 ... and the whole length)")
       ->check(CLI::Range(int64_t(1), int64_t(1) << 31));
   app.add_option("--targets", o.targets, "By position: tokens to predict with each context (128)")->check(CLI::Range(int64_t(1), int64_t(1) << 31));
+  app.add_option("--passage", o.passage, "By position: tokens of a passage that is read a second time; 0: none is (32)")
+      ->check(CLI::Range(int64_t(0), int64_t(1) << 31));
   app.add_option("--documents", o.documents, "By position: carry: the text as one, so that every position exists; reset: within documents (carry)")
       ->check(CLI::IsMember({"carry", "reset"}));
 }
@@ -87,26 +97,29 @@ int eval_length(const EvalLengthOptions& o, const Common& common) {
   {
     Ticker ticker("tokens");
     r = length_behaviour(predictor, text, {.length = length, .contexts = o.contexts, .targets = o.targets, .batch = o.batch ? o.batch : 4,
-                                           .progress = [&](int64_t done, int64_t all) { ticker(done, all); }});
+                                           .passage = o.passage, .progress = [&](int64_t done, int64_t all) { ticker(done, all); }});
   }
   const LanguageModel initial(c.model, uint64_t(c.run.seed), open_device("cpu"));
   const std::vector<LayerSpectrum> layers = layer_spectra(*trained.model, initial);
   if (!common.json) {
     fmt::print("step {}, trained at {} tokens, windows of {}; documents: {}\n\n", trained.checkpoint.step, c.data.sequence, length, o.documents);
-    print_tables(r, layers, length);
+    print_tables(r, layers, length, o.passage);
     return 0;
   }
-  Json positions = Json::array(), contexts = Json::array();
+  Json positions = Json::array(), contexts = Json::array(), recalls = Json::array();
   for (const PositionBucket& b : r.positions) {
     const double loss = b.nll / double(b.tokens);
     positions.push_back({{"begin", b.begin}, {"end", std::min(b.end, length + 1)}, {"tokens", b.tokens}, {"loss", loss}, {"perplexity", std::exp(loss)}});
   }
   for (const ContextLoss& x : r.contexts)
     contexts.push_back({{"context", x.context}, {"loss", x.loss}, {"stderr", x.error}, {"above_longest", x.gain}, {"above_longest_stderr", x.gain_error}});
+  for (const Recall& x : r.recalls)
+    recalls.push_back({{"distance", x.distance}, {"loss", x.loss}, {"unseen_loss", x.unseen}, {"gain", x.gain}, {"gain_stderr", x.gain_error},
+                       {"right", x.right}, {"unseen_right", x.unseen_right}});
   fmt::print("{}\n", Json{{"checkpoint", trained.checkpoint.path.string()}, {"step", trained.checkpoint.step}, {"training_length", c.data.sequence}, {"length",
       length},
                           {"documents", o.documents}, {"by_position", positions}, {"by_context", contexts}, {"targets", r.targets},
-                          {"effective_context", r.effective_context}, {"layers", spectrum_json(layers)}}
+                          {"effective_context", r.effective_context}, {"passage", o.passage}, {"passages", r.passages}, {"by_distance", recalls}, {"layers", spectrum_json(layers)}}
                          .dump());
   return 0;
 }

@@ -11,7 +11,7 @@ struct EvalLengthOptions {
   bool chosen = false;  // --by-position
   std::string path, data, device = "auto", documents = "carry";
   std::vector<int64_t> lengths, contexts;  // lengths: one, or none
-  int64_t tokens = -1, targets = 128, batch = 0;
+  int64_t tokens = -1, targets = 128, passage = 32, batch = 0;
 };
 
 void eval_length_options(CLI::App& app, EvalLengthOptions& options);  // all that eval has not anyway

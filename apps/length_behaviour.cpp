@@ -45,6 +45,17 @@ std::vector<int64_t> choose_targets(const HeldOutText& text, int64_t context, in
   return chosen;
 }
 
+// first, the text behind `at`'s passage for `distance` tokens, the passage at `at`; all of its tokens but one are asked for.
+Question repeated(const std::vector<int32_t>& text, int64_t first, int64_t at, int64_t passage, int64_t distance) {
+  Question q;
+  const auto add = [&](int64_t begin, int64_t n) { q.input.insert(q.input.end(), text.begin() + begin, text.begin() + begin + n); };
+  add(first, passage);
+  add(at + passage, distance);
+  add(at, passage - 1);
+  q.targets.assign(text.begin() + at + 1, text.begin() + at + passage);
+  return q;
+}
+
 }  // namespace
 
 LengthBehaviour length_behaviour(Predictor& model, const HeldOutText& text, const LengthOptions& o) {
@@ -64,9 +75,14 @@ LengthBehaviour length_behaviour(Predictor& model, const HeldOutText& text, cons
       "eval: a context of {} tokens wants {} that long in the held-out data; give shorter --contexts, or a shorter --length",
         contexts.back(), text.documents.empty() ? "a text" : "a document");
 
+  const int64_t P = o.passage, n = int64_t(text.tokens.size());
+  const auto passages = [&](int64_t distance) { return std::min(o.targets, n - P - distance + 1); };  // evenly spaced, as they fit the text
+  for (int64_t d = P; P >= 2 && 2 * P + d <= o.length && passages(d) >= 2; d *= 2) result.recalls.push_back({.distance = d});
+
   int64_t all = 0, done = 0;
   for (const Tokens w : windows) all += int64_t(w.size()) - 1;
   for (const int64_t c : contexts) all += c * int64_t(targets.size());
+  for (const Recall& r : result.recalls) all += 2 * passages(r.distance) * (2 * P + r.distance - 1);
   const auto report = [&](std::span<const Question> batch) {
     for (const Question& q : batch) done += int64_t(q.input.size());
     if (o.progress) o.progress(done, all);
@@ -113,6 +129,33 @@ LengthBehaviour length_behaviour(Predictor& model, const HeldOutText& text, cons
   }
   result.targets = int64_t(targets.size());
   result.effective_context = std::ranges::find_if(result.contexts, [](const ContextLoss& c) { return c.gain <= 0.01; })->context;
+
+  for (Recall& r : result.recalls) {
+    const int64_t count = passages(r.distance), last = n - P - r.distance;
+    result.passages = std::max(result.passages, count);
+    std::vector<double> losses[2], gains;
+    Sum right[2];
+    for (int64_t begin = 0; begin < count; begin += o.batch) {
+      const int64_t size = std::min(o.batch, count - begin);
+      for (const bool unseen : {false, true}) {
+        std::vector<Question> batch;
+        for (int64_t i = begin; i < begin + size; ++i) {
+          const int64_t at = i * last / (count - 1), other = (i + count / 2) % count * last / (count - 1);
+          batch.push_back(repeated(text.tokens, unseen ? other : at, at, P, r.distance));
+        }
+        for (const auto& scores : model.ask(batch, Softmax::fp32)) {
+          Sum loss;
+          for (const TokenScore& s : scores) loss.add(-s.log_probability), right[unseen].add(s.likeliest);
+          losses[unseen].push_back(loss.value() / double(P - 1));
+        }
+        report(batch);
+      }
+    }
+    for (size_t i = 0; i < losses[0].size(); ++i) gains.push_back(losses[1][i] - losses[0][i]);
+    const double tokens = double(count * (P - 1));
+    r = {.distance = r.distance, .loss = mean(losses[0]), .unseen = mean(losses[1]), .gain = mean(gains), .gain_error = mean_error(gains),
+         .right = right[0].value() / tokens, .unseen_right = right[1].value() / tokens};
+  }
   return result;
 }
 

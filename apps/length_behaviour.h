@@ -3,6 +3,8 @@
 //
 //   positions  loss of the tokens at position 1, 2-3, 4-7, ... of windows that begin without a state
 //   contexts   loss of the same few tokens, read behind exactly c tokens of what came before them, for every c
+//   recalls    a passage of held-out text that stands a second time d tokens behind its first: the loss of its tokens but the
+//              first, which nothing announces, and of the same tokens in the same place where another passage stood before
 //   spectrum   each layer's time constants, exponents and gaps, and how far training has moved them
 //
 // Documents: "carry" is the stream as it is, one document after another, so that every position exists; "reset" begins a
@@ -23,11 +25,20 @@ struct ContextLoss {
   double gain = 0, gain_error = 0;   // loss - loss with the longest context, of the same targets
 };
 
+struct Recall {
+  int64_t distance = 0;               // tokens between the two
+  double loss = 0, unseen = 0;        // mean over passages: the second reading's, and where the first was another passage
+  double gain = 0, gain_error = 0;    // unseen - loss, paired
+  double right = 0, unseen_right = 0;  // share of the tokens that the model finds likeliest
+};
+
 struct LengthBehaviour {
   std::vector<PositionBucket> positions;
   std::vector<ContextLoss> contexts;  // by rising context
   int64_t targets = 0;
   int64_t effective_context = 0;      // the shortest whose loss is at most 0.01 above the longest's
+  std::vector<Recall> recalls;        // by rising distance: passage, 2 passage, ... while two passages and it fit a window
+  int64_t passages = 0;
 };
 
 struct HeldOutText {
@@ -38,7 +49,8 @@ struct HeldOutText {
 struct LengthOptions {
   int64_t length = 8192;            // of a window
   std::vector<int64_t> contexts = {};  // each at most `length`; empty: 16, 32, 64, ... and the length itself
-  int64_t targets = 128, batch = 4;
+  int64_t targets = 128, batch = 4;  // of each context; of each distance as many passages
+  int64_t passage = 32;              // tokens; 0 or 1: no recall
   std::function<void(int64_t done, int64_t all)> progress = {};  // tokens
 };
 

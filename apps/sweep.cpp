@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstring>
@@ -28,17 +29,19 @@ using Clock = std::chrono::steady_clock;
 using State = SweepOutcome::State;
 
 struct Options {
-  std::string path, only;
-  std::vector<std::string> set;
-  int64_t jobs = 1;
+  std::string path;
+  std::vector<std::string> set, only, devices;
+  int64_t jobs = 0;  // 0: one on each device
   bool dry_run = false;
 };
 
 // A training as a child process: what it prints goes to dir/NAME.log, its summary to dir/NAME.out. It hears of a signal from us
 // alone (a terminal's Ctrl-C would reach it twice, and the second ends it at once), and is asked to save when we die.
-pid_t start(const Sweep& sweep, const SweepRun& run, int64_t jobs) {
+// `device` is run.device; an empty one leaves what the configuration says.
+pid_t start(const Sweep& sweep, const SweepRun& run, int64_t jobs, const std::string& device) {
   std::vector<std::string> words{"taper", "--json", "train", run.path, "--resume", "--set", "run.dir=" + run.config.run.dir};
   for (const std::string& s : run.set) words.insert(words.end(), {"--set", s});
+  if (!device.empty()) words.insert(words.end(), {"--set", "run.device=" + device});
   if (jobs > 1) words.insert(words.end(), {"--threads", std::to_string(std::max<int64_t>(1, thread_count() / jobs))});
   std::vector<char*> argv;
   for (std::string& w : words) argv.push_back(w.data());
@@ -79,10 +82,13 @@ std::string told(const SweepOutcome& o) {
 
 class Sweeping {
  public:
-  Sweeping(Sweep sweep, const Options& o) : sweep_(std::move(sweep)), jobs_(o.jobs) {
+  Sweeping(Sweep sweep, const Options& o) : sweep_(std::move(sweep)) {
+    for (const std::string& name : o.devices.empty() ? std::vector<std::string>{""} : o.devices) devices_.push_back({name, 0});
+    jobs_ = o.jobs ? o.jobs : int64_t(devices_.size());
     for (size_t i = 0; i < sweep_.runs.size(); ++i) {
       outcomes_.push_back(read_outcome(sweep_, sweep_.runs[i]));
-      const bool wanted = sweep_.runs[i].name.find(o.only) != std::string::npos;
+      const auto named = [&](const std::string& part) { return sweep_.runs[i].name.find(part) != std::string::npos; };
+      const bool wanted = o.only.empty() || std::ranges::any_of(o.only, named);
       if (wanted && !ended(i)) waiting_.push_back(i);
     }
     std::ranges::reverse(waiting_);  // taken from the back
@@ -112,17 +118,20 @@ class Sweeping {
       while (!waiting_.empty() && !stop.received() && int64_t(running_.size()) < jobs_) {
         const size_t i = waiting_.back();
         waiting_.pop_back();
-        running_.emplace(start(sweep_, sweep_.runs[i], jobs_), i);
+        Worker& least = *std::ranges::min_element(devices_, {}, &Worker::busy);
+        ++least.busy;
+        running_.emplace(start(sweep_, sweep_.runs[i], jobs_, least.device), Running{i, &least});
       }
       if (stop.received() && !told_them) {
         told_them = true;
         fmt::print(stderr, "sweep: stopping; {} runs save their state\n", running_.size());
-        for (const auto& [pid, i] : running_) ::kill(pid, SIGTERM);
+        for (const auto& [pid, run] : running_) ::kill(pid, SIGTERM);
       }
       int status = 0;
       const pid_t pid = ::waitpid(-1, &status, WNOHANG);
       if (const auto at = running_.find(pid); pid > 0 && at != running_.end()) {
-        const size_t i = at->second;
+        const size_t i = at->second.index;
+        --at->second.on->busy;
         running_.erase(at);
         finished(i, WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
       } else {
@@ -140,6 +149,15 @@ class Sweeping {
   const std::map<std::string, int>& failures() const { return failures_; }
 
  private:
+  struct Worker {
+    std::string device;
+    int64_t busy;  // trainings on it now
+  };
+  struct Running {
+    size_t index;
+    Worker* on;
+  };
+
   bool ended(size_t i) const { return outcomes_[i].state == State::done || outcomes_[i].state == State::diverged; }
 
   void finished(size_t i, int code) {
@@ -173,10 +191,11 @@ class Sweeping {
   }
 
   Sweep sweep_;
-  int64_t jobs_;
+  int64_t jobs_ = 1;
   std::vector<SweepOutcome> outcomes_;
   std::vector<size_t> waiting_;
-  std::map<pid_t, size_t> running_;
+  std::vector<Worker> devices_;
+  std::map<pid_t, Running> running_;
   std::map<std::string, int> failures_;  // name, exit code
   int64_t left_ = 0, here_ = 0;          // runs to do; ended in this process
   Clock::time_point begin_;
@@ -201,8 +220,9 @@ void sweep_command(CLI::App& program, Common& common) {
   CLI::App& app = *program.add_subcommand("sweep", "Trains every run of a sweep file, and makes a table; the same command goes on after a stop");
   app.add_option("CONFIG", o->path, "A sweep file (see configs/sweeps/mqar_16k.toml)")->required();
   app.add_option("--set", o->set, "section.key=value, for every run; may be repeated")->allow_extra_args(false);
-  app.add_option("--only", o->only, "Only runs whose names contain this");
-  app.add_option("--jobs", o->jobs, "Trainings at a time; they share the threads (1)")->check(CLI::Range(int64_t(1), int64_t(1) << 10));
+  app.add_option("--only", o->only, "Only runs whose names contain this; may be repeated")->allow_extra_args(false);
+  app.add_option("--devices", o->devices, "run.device of the trainings, dealt out among them: cuda:0,cuda:1")->delimiter(',')->allow_extra_args(false);
+  app.add_option("--jobs", o->jobs, "Trainings at a time; they share the threads (one on each device)")->check(CLI::Range(int64_t(1), int64_t(1) << 10));
   app.add_flag("--dry-run", o->dry_run, "List the runs and how far each is; start none");
   app.callback([=, &common] { common.chosen = [=, &common] { return sweep(*o, common); }; });
 }

@@ -14,9 +14,9 @@ import pathlib
 import platform
 import subprocess
 
+from results import NAMES, chart
+
 CONFIG = "configs/mqar/small.toml"
-NAMES = {"mamba2": "Mamba-2", "rwkv7": "RWKV-7", "gdn": "Gated DeltaNet", "gla": "GLA", "retnet": "RetNet"}
-COLOURS = {"mamba2": "#4269d0", "rwkv7": "#c9820a", "gdn": "#e0485a", "gla": "#2f9e77", "retnet": "#8a63c9"}
 
 
 def variants():
@@ -100,29 +100,11 @@ def table(results, options):
 
 
 def plot(results):
-    width, height, left, right, top, bottom = 760, 360, 52, 150, 20, 44
+    series = [(r["title"], r["arch"] + ("_post" if r["post"] else ""), [(step, e[0]["accuracy"]) for step, e in r["evals"]])
+              for r in results if not r["gated"]]
     steps = max(step for r in results for step, _ in r["evals"])
-    x = lambda step: left + (width - left - right) * step / steps
-    y = lambda accuracy: height - bottom - (height - top - bottom) * accuracy
-    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
-           f'<rect width="{width}" height="{height}" fill="#ffffff"/>']
-    for accuracy in (0, 0.25, 0.5, 0.75, 0.99):
-        out.append(f'<line x1="{left}" x2="{width - right}" y1="{y(accuracy):.1f}" y2="{y(accuracy):.1f}" stroke="#dddddd"/>')
-        out.append(f'<text x="{left - 6}" y="{y(accuracy) + 4:.1f}" text-anchor="end" fill="#333333">{accuracy:.0%}</text>')
-    for step in range(0, steps + 1, 1000):
-        out.append(f'<text x="{x(step):.1f}" y="{height - bottom + 18}" text-anchor="middle" fill="#333333">{step}</text>')
-    out.append(f'<text x="{(left + width - right) / 2}" y="{height - 6}" text-anchor="middle" fill="#333333">training steps</text>')
-    out.append(f'<text x="14" y="{(top + height - bottom) / 2}" text-anchor="middle" fill="#333333" '
-               f'transform="rotate(-90 14 {(top + height - bottom) / 2})">held-out accuracy</text>')
-    for i, r in enumerate(r for r in results if not r["gated"]):
-        points = " ".join(f"{x(step):.1f},{y(e[0]['accuracy']):.1f}" for step, e in r["evals"])
-        dash = ' stroke-dasharray="6 4"' if r["post"] else ""
-        style = f'fill="none" stroke="{COLOURS[r["arch"]]}" stroke-width="2"{dash}'
-        out.append(f'<polyline points="{points}" {style}/>')
-        row = top + 20 + 20 * i
-        out.append(f'<line x1="{width - right + 12}" x2="{width - right + 40}" y1="{row - 4}" y2="{row - 4}" {style}/>')
-        out.append(f'<text x="{width - right + 46}" y="{row}" fill="#333333">{r["title"].replace("Gated DeltaNet", "GDN")}</text>')
-    return "\n".join(out + ["</svg>", ""])
+    return chart(series, "training steps", "held-out accuracy", [(s, str(s)) for s in range(0, steps + 1, 1000)],
+                 [(a, f"{a:.0%}") for a in (0, 0.25, 0.5, 0.75, 1)])
 
 
 def main():

@@ -5,12 +5,14 @@ usage: mqar_table.py RESULTS.json [--device NAME] [--commit HASH] [--out docs/re
 
 RESULTS.json is what `taper sweep configs/sweeps/mqar_16k.toml` left in its directory. Published: specification 5.4, one seed,
 the best of three learning rates and of the epochs, both chosen on the tests; so are ours, but for the seeds, which are averaged.
+The page's conclusions, written by hand, stay.
 """
 import argparse
 import json
 import pathlib
 
-NAMES = {"mamba2": "Mamba-2", "rwkv7": "RWKV-7", "gdn": "Gated DeltaNet", "gla": "GLA", "retnet": "RetNet"}
+from results import title, write_page
+
 # accuracy in % at (length / pairs) 512/128, 1024/256, 2048/512, 4096/1024; 16K elements of state in a layer
 PUBLISHED = {
     "mamba2": (99.3, 80.6, 31.2, 5.7), "mamba2_post": (99.6, 87.8, 44.1, 12.7),
@@ -22,11 +24,6 @@ PUBLISHED = {
 CAPACITY = ("512/128", "1024/256", "2048/512", "4096/1024")
 PERSIST = ("1024/128", "2048/128", "4096/128")
 WHOLE = 16384  # steps of 512 x 512 tokens
-
-
-def title(model):
-    base, _, post = model.partition("_")
-    return NAMES[base] + (" + PoST" if post else "")
 
 
 def setting(run, key, default):
@@ -78,7 +75,7 @@ def main():
     parser.add_argument("--out", default="docs/results/mqar.md")
     options = parser.parse_args()
     text = page(json.loads(pathlib.Path(options.results).read_text()), options)
-    pathlib.Path(options.out).write_text(text)
+    write_page(options.out, text)
     print(text)
 
 

@@ -33,6 +33,11 @@ TEST_CASE("eval --by-position: to 16 times the training length, the same losses 
   REQUIRE(j["by_context"].size() == 6);
   CHECK(j["by_context"][0]["context"] == 16);
   CHECK(j["by_context"][5]["above_longest"] == 0.0);
+  REQUIRE(j["by_distance"].size() == 4);  // 32, 64, 128, 256: two passages of 32 and 512 do not fit
+  CHECK(j["by_distance"][3]["distance"] == 256);
+  CHECK(j["by_distance"][3]["gain"].get<double>() ==
+        doctest::Approx(j["by_distance"][3]["unseen_loss"].get<double>() - j["by_distance"][3]["loss"].get<double>()).epsilon(1e-9));
+  CHECK(j["passages"] == 20);
   REQUIRE(j["layers"].size() == 2);
   CHECK(j["layers"][0]["time_constant"].size() == 4);
   CHECK(j["layers"][0]["least_gap"].get<double>() > 0);
@@ -41,7 +46,7 @@ TEST_CASE("eval --by-position: to 16 times the training length, the same losses 
 
   const Ended table = run(t, with({"--by-position", "--length", "128", "--contexts", "8", "128", "--targets", "5", "--documents", "reset"}));
   CHECK(table.code == 0);
-  for (const char* text : {"windows of 128; documents: reset", "effective context: ", "time constants"}) CHECK(table.out.find(text) != std::string::npos);
+  for (const char* text : {"windows of 128; documents: reset", "effective context: ", "recall: a passage of 32 tokens again", "time constants"}) CHECK(table.out.find(text) != std::string::npos);
   refuses(t, with({"--by-position", "--length", "64", "128"}), 2, "eval: --by-position wants one --length; got 2");
   refuses(t, with({"--by-position", "--tasks", "piqa"}), 2, "eval: --by-position and --tasks are two evaluations; give one");
   refuses(t, with({"--by-position", "--length", "3001"}), 65, "eval: a context of 3001 tokens wants a text that long in the held-out data");

@@ -90,6 +90,49 @@ TEST_CASE("contexts: the same targets behind exactly c tokens, their gains paire
   CHECK(r.effective_context == 128);  // 8/64 is 0.045 above 8/100, 128 reads more than 100
 }
 
+TEST_CASE("recalls: a passage again after d tokens, by a model that copies what it read at most 100 tokens ago") {
+  class Copier final : public Predictor {
+   public:
+    std::vector<std::vector<TokenScore>> ask(std::span<const Question> questions, Softmax) override {
+      std::vector<std::vector<TokenScore>> all;
+      for (const Question& q : questions) {
+        all.emplace_back();
+        for (size_t i = 0; i < q.targets.size(); ++i) {
+          const size_t last = q.input.size() - q.targets.size() + i;
+          bool seen = false;
+          for (size_t k = last > 100 ? last - 100 : 0; k < last; ++k) seen |= q.input[k] == q.input[last] && q.input[k + 1] == q.targets[i];
+          all.back().push_back({seen ? -1.0 - 0.001 * q.targets[i] : -4.0 - 0.001 * q.targets[i], seen});
+        }
+      }
+      return all;
+    }
+  } model;
+  HeldOutText t;
+  for (int32_t i = 0; i < 1500; ++i) t.tokens.push_back(i);
+  int64_t done = 0, all = 0;
+  const LengthBehaviour r = length_behaviour(
+      model, t, {.length = 256, .contexts = {10}, .targets = 20, .batch = 7, .passage = 8, .progress = [&](int64_t d, int64_t a) { done = d, all = a; }});
+  CHECK(done == all);
+  REQUIRE(r.recalls.size() == 5);  // 8, ... 128: two passages and 256 do not fit
+  CHECK(r.passages == 20);
+  for (size_t i = 0; i < 5; ++i) {
+    const Recall& x = r.recalls[i];
+    const int64_t d = int64_t(8) << i, last = 1500 - 8 - d;
+    double token = 0;  // the mean of those asked for
+    for (int64_t k = 0; k < 20; ++k) token += double(k * last / 19) + 4;
+    CHECK(x.distance == d);
+    CHECK(x.unseen == doctest::Approx(4 + 0.001 * token / 20).epsilon(1e-13));
+    CHECK(x.gain == doctest::Approx(d + 8 <= 100 ? 3.0 : 0.0).epsilon(1e-12));
+    CHECK(x.loss == doctest::Approx(x.unseen - x.gain).epsilon(1e-13));
+    CHECK(x.gain_error < 1e-14);
+    CHECK(x.right == (d + 8 <= 100 ? 1.0 : 0.0));
+    CHECK(x.unseen_right == 0.0);
+  }
+  CHECK(length_behaviour(model, t, {.length = 256, .contexts = {10}, .targets = 20, .passage = 0}).recalls.empty());
+  t.tokens.resize(60);  // one place alone is none to average over
+  CHECK(length_behaviour(model, t, {.length = 256, .contexts = {10}, .targets = 20, .passage = 8}).recalls.size() == 3);
+}
+
 TEST_CASE("what the data cannot give is said") {
   Known model;
   const auto message = [&](const HeldOutText& t, const LengthOptions& o) -> std::string {

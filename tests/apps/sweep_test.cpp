@@ -169,6 +169,20 @@ TEST_CASE("sweep: stopped and taken up again, it ends as without a stop; one run
   CHECK(only.code == 0);
 }
 
+TEST_CASE("sweep: runs are dealt out among devices, whatever the configuration says") {
+  const Swept s;
+  const std::string file = s.file("[[group]]\nconfigs = [\"model.toml\", \"other.toml\"]\n", "set = [\"run.device=cuda:63\", \"train.steps=10\"]\n");
+  const Ended missing = run(s, {"sweep", file, "--only", "model"});
+  CAPTURE(missing.err);
+  CHECK(missing.code == int(Exit::unavailable));
+  CHECK(missing.err.find("2 runs, 0 done before, 1 to do, 1 at a time\n") != std::string::npos);
+  const Ended e = run(s, {"sweep", file, "--devices", "cpu,cpu", "--only", "model", "--only", "other"});
+  CAPTURE(e.err);
+  CHECK(e.code == 0);
+  CHECK(e.err.find("2 runs, 0 done before, 2 to do, 2 at a time\n") != std::string::npos);
+  CHECK(nlohmann::json::parse(read_file(s / "out/results.json"))["runs"][1]["state"] == "done");
+}
+
 TEST_CASE("train: MQAR ends early above mqar.stop_accuracy, also when resumed") {
   const Swept s;
   const auto train = [&](const std::string& dir, const std::string& stop, bool resume) {
