@@ -100,7 +100,7 @@ void eval_command(CLI::App& program, Common& common) {
     common.chosen = [=, &common] {
       if (EvalLengthOptions& b = o->by_position; b.chosen) {
         check(o->tasks.tasks.empty(), Exit::usage, "eval: --by-position and --tasks are two evaluations; give one");
-        b.path = o->path, b.data = o->data, b.device = o->device, b.lengths = o->lengths, b.tokens = o->tokens, b.batch = o->batch;
+        b.path = o->path, b.data = o->data, b.device = o->device, b.lengths = o->lengths, b.tokens = o->tokens, b.batch = o->batch, b.output = o->output;
         return eval_length(b, common);
       }
       if (o->tasks.tasks.empty()) return eval(*o, common);

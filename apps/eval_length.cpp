@@ -6,6 +6,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "apps/eval_output.h"
 #include "apps/length_behaviour.h"
 #include "apps/model_predictor.h"
 #include "apps/ticker.h"
@@ -90,6 +91,7 @@ int eval_length(const EvalLengthOptions& o, const Common& common) {
   check(c.data.task == "text", Exit::bad_config, "eval: --by-position wants a model of text; {} was trained on {}", o.path, c.data.task);
   if (!o.data.empty()) c.data.validation = o.data;
   const int64_t length = o.lengths.empty() ? 16 * c.data.sequence : o.lengths[0];
+  EvalOutput output(trained.checkpoint.path, o.path, o.output);
   const HeldOutText text = read_text(c, o.tokens >= 0 ? o.tokens : c.eval.tokens, o.documents == "carry");
 
   ModelPredictor predictor(*trained.model);
@@ -101,11 +103,6 @@ int eval_length(const EvalLengthOptions& o, const Common& common) {
   }
   const LanguageModel initial(c.model, uint64_t(c.run.seed), open_device("cpu"));
   const std::vector<LayerSpectrum> layers = layer_spectra(*trained.model, initial);
-  if (!common.json) {
-    fmt::print("step {}, trained at {} tokens, windows of {}; documents: {}\n\n", trained.checkpoint.step, c.data.sequence, length, o.documents);
-    print_tables(r, layers, length, o.passage);
-    return 0;
-  }
   Json positions = Json::array(), contexts = Json::array(), recalls = Json::array();
   for (const PositionBucket& b : r.positions) {
     const double loss = b.nll / double(b.tokens);
@@ -116,11 +113,21 @@ int eval_length(const EvalLengthOptions& o, const Common& common) {
   for (const Recall& x : r.recalls)
     recalls.push_back({{"distance", x.distance}, {"loss", x.loss}, {"unseen_loss", x.unseen}, {"gain", x.gain}, {"gain_stderr", x.gain_error},
                        {"right", x.right}, {"unseen_right", x.unseen_right}});
-  fmt::print("{}\n", Json{{"checkpoint", trained.checkpoint.path.string()}, {"step", trained.checkpoint.step}, {"training_length", c.data.sequence}, {"length",
-      length},
-                          {"documents", o.documents}, {"by_position", positions}, {"by_context", contexts}, {"targets", r.targets},
-                          {"effective_context", r.effective_context}, {"passage", o.passage}, {"passages", r.passages}, {"by_distance", recalls}, {"layers", spectrum_json(layers)}}
-                         .dump());
+  const std::string json = Json{{"checkpoint", trained.checkpoint.path.string()}, {"step", trained.checkpoint.step}, {"training_length", c.data.sequence},
+                                {"length", length}, {"documents", o.documents}, {"by_position", positions}, {"by_context", contexts}, {"targets", r.targets},
+                                {"effective_context", r.effective_context}, {"passage", o.passage}, {"passages", r.passages}, {"by_distance", recalls},
+                                {"layers", spectrum_json(layers)}}
+                               .dump() + "\n";
+  const std::string name = "by_position_" + file_time(seconds_now()) + ".json";
+  if (common.json) {
+    fmt::print("{}", json);
+  } else {
+    fmt::print("step {}, trained at {} tokens, windows of {}; documents: {}\n\n", trained.checkpoint.step, c.data.sequence, length, o.documents);
+    print_tables(r, layers, length, o.passage);
+  }
+  output.write(name, json);
+  if (!common.json && !o.output.empty()) fmt::print("{}\n", (output.directory() / name).string());
+  output.say(name);
   return 0;
 }
 

@@ -9,7 +9,7 @@ namespace taper {
 
 struct EvalLengthOptions {
   bool chosen = false;  // --by-position
-  std::string path, data, device = "auto", documents = "carry";
+  std::string path, data, device = "auto", documents = "carry", output;
   std::vector<int64_t> lengths, contexts;  // lengths: one, or none
   int64_t tokens = -1, targets = 128, passage = 32, batch = 0;
 };

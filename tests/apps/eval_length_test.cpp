@@ -44,6 +44,25 @@ TEST_CASE("eval --by-position: to 16 times the training length, the same losses 
   CHECK(j["layers"][0]["drift"].get<double>() > 0);
   CHECK(j["layers"][0]["drift"].get<double>() < 1);
 
+  const auto only_file = [&](const Path& in) {
+    std::vector<Path> files;
+    for (const auto& f : fs::directory_iterator(in))
+      if (f.path().filename().string().starts_with("by_position_20")) files.push_back(f.path());
+    REQUIRE(files.size() == 1);
+    return files[0];
+  };
+  CHECK(nlohmann::json::parse(read_file(only_file(t / "r" / "evaluations"))) == j);
+  REQUIRE(run(t, {"report", t.dir("r")}).code == 0);
+  const std::string page = read_file(t / "r" / "report.html");
+  CHECK(page.find("windows of 512 tokens, one document behind another") != std::string::npos);
+  CHECK(page.find("trained at 32</text>") != std::string::npos);
+  const Ended elsewhere = run(t, with({"--by-position", "--length", "64", "--targets", "3", "--output", t.dir("out")}));
+  REQUIRE_MESSAGE(elsewhere.code == 0, elsewhere.err);
+  std::error_code none;
+  for (const auto& model : fs::directory_iterator(t / "out", none)) CHECK(elsewhere.out.ends_with(only_file(model.path()).string() + "\n"));
+  write_file(t / "file", "");
+  refuses(t, with({"--by-position", "--output", t.dir("file")}), 73, "eval: cannot create " + t.dir("file") + "/");
+
   const Ended table = run(t, with({"--by-position", "--length", "128", "--contexts", "8", "128", "--targets", "5", "--documents", "reset"}));
   CHECK(table.code == 0);
   for (const char* text : {"windows of 128; documents: reset", "effective context: ", "recall: a passage of 32 tokens again", "time constants"}) CHECK(table.out.find(text) != std::string::npos);

@@ -119,6 +119,14 @@ TEST_CASE("report: in a browser, wide and narrow, light and dark") {
   REQUIRE(run(t, t.train("rwkv7", {"--set", "model.arch=rwkv7", "--set", "model.head_dim=0", "--set", "train.steps=24", "--set", "log.every=1"})).code == 0);
   REQUIRE(run(t, t.train(hostile, {"--set", "model.post=false", "--set", "train.steps=20", "--set", "log.every=1"})).code == 0);
   write_file(t / "rwkv7" / "results_2026-01-01T00-00-00.json", R"({"results":{"piqa":{"acc,none":0.61,"acc_stderr,none":0.0114}},"higher_is_better":{"piqa":{"acc":true}}})");
+  for (const char* evaluated : {"mamba2_post", "rwkv7"})  // leaves its findings where the report looks
+    for (const std::vector<std::string>& how : {std::vector<std::string>{"--by-position", "--targets", "8"}, {"--tasks", "niah_single_1,niah_single_2",
+             "--length", "1024", "2048", "4096", "--limit", "1"}}) {
+      std::vector<std::string> eval{"eval", t.dir(evaluated), "--device", "cpu", "--tokens", "2000"};
+      eval.insert(eval.end(), how.begin(), how.end());
+      const Ended e = run(t, eval);
+      REQUIRE_MESSAGE(e.code == 0, e.err);
+    }
   append_bytes(Path(t.dir("rwkv7")) / "metrics.jsonl", "{\"step\"");  // so that there is a note
   for (const auto& [name, steps] : {std::pair<std::string, int>{"mamba2_post", 30}, {"rwkv7", 24}, {hostile, 20}}) {  // the clock's would differ each time
     std::string lines;
@@ -161,7 +169,7 @@ TEST_CASE("report: in a browser, wide and narrow, light and dark") {
       CAPTURE(list);
       CHECK(seen[list].empty());
     }
-    CHECK(seen["charts"] == 1 + 3 + 1 + 3 * 2);  // loss; rate, norm, speed; positions; two layers of each run
+    CHECK(seen["charts"] == 1 + 3 + 3 + 2 + 3 * 2);  // loss; rate, norm, speed; positions, beyond, contexts; two tasks by length; two layers of each run
     CHECK(seen["maps"] == 3 + 3 + 1);            // the baseline has neither exponents nor gaps
     REQUIRE(seen["tip"].is_array());             // at the right edge: what ends there
     CHECK(seen["tip"][0] == "step 30");
