@@ -169,7 +169,7 @@ TEST_CASE("report: in a browser, wide and narrow, light and dark") {
       CAPTURE(list);
       CHECK(seen[list].empty());
     }
-    CHECK(seen["charts"] == 1 + 3 + 3 + 2 + 3 * 2);  // loss; rate, norm, speed; positions, beyond, contexts; two tasks by length; two layers of each run
+    CHECK(seen["charts"] == 1 + 3 + 4 + 2 + 3 * 2);  // loss; rate, norm, speed; positions, beyond, contexts, passages; two tasks by length; two layers of each run
     CHECK(seen["maps"] == 3 + 3 + 1);            // the baseline has neither exponents nor gaps
     REQUIRE(seen["tip"].is_array());             // at the right edge: what ends there
     CHECK(seen["tip"][0] == "step 30");
