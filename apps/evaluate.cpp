@@ -1,12 +1,12 @@
 // Evaluation: sums on the host, in f64 and in the order of the data.
 #include "apps/evaluate.h"
 
-#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <numbers>
 
 #include "tensor/error.h"
+#include "tensor/ops/argmax.h"
 
 namespace taper {
 
@@ -18,15 +18,6 @@ std::vector<int64_t> bytes_of_tokens(const Tokenizer& tokenizer) {
   return bytes;
 }
 
-namespace {
-
-bool is_right(const Tensor& logits, int64_t row, int32_t label) {
-  const auto values = to_doubles(logits.rows(row, row + 1));
-  return std::ranges::max_element(values) - values.begin() == label;
-}
-
-}  // namespace
-
 Evaluation evaluate(const LanguageModel& model, BatchSource& source, const EvaluateOptions& options) {
   Evaluation e;
   double accuracy = 0;
@@ -35,11 +26,13 @@ Evaluation evaluate(const LanguageModel& model, BatchSource& source, const Evalu
     const int64_t B = batch.ids.size(0), T = batch.ids.size(1);
     Tape tape = Tape::constants();
     std::vector<double> nll;
-    Tensor rows;  // [B*T,V]
+    std::vector<int32_t> likeliest;
     if (options.accuracy) {
       const Var logits = model.logits(tape, batch.ids, batch.packing);
       nll = to_doubles(cross_entropy(logits, batch.labels).value);
-      rows = logits.value.reshape(Shape{B * T, logits.size(2)});
+      const Tensor best(logits.value.device(), {B * T}, Dtype::i32);
+      kernels::argmax({.x = logits.value.reshape(Shape{B * T, logits.size(2)}), .y = best});
+      likeliest = to_host<int32_t>(best);
     } else {
       nll = to_doubles(model.loss(tape, batch.ids, batch.labels, batch.packing, {}).nll);
     }
@@ -60,7 +53,7 @@ Evaluation evaluate(const LanguageModel& model, BatchSource& source, const Evalu
         }
         ++e.buckets[bucket].tokens;
         e.buckets[bucket].nll += nll[size_t(i)];
-        if (options.accuracy) right += is_right(rows, i, label);
+        if (options.accuracy) right += likeliest[size_t(i)] == label;
       }
       e.tokens += labelled;
       if (labelled) ++e.examples, accuracy += double(right) / double(labelled);

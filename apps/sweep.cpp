@@ -89,7 +89,8 @@ class Sweeping {
       outcomes_.push_back(read_outcome(sweep_, sweep_.runs[i]));
       const auto named = [&](const std::string& part) { return sweep_.runs[i].name.find(part) != std::string::npos; };
       const bool wanted = o.only.empty() || std::ranges::any_of(o.only, named);
-      if (wanted && !ended(i)) waiting_.push_back(i);
+      if (ended(i)) ++ended_;
+      else if (wanted) waiting_.push_back(i);
     }
     std::ranges::reverse(waiting_);  // taken from the back
     left_ = int64_t(waiting_.size());
@@ -112,7 +113,7 @@ class Sweeping {
     const DirectoryLock lock(sweep_.dir);
     const StopSignal stop;
     begin_ = Clock::now();
-    fmt::print(stderr, "{}: {} runs, {} done before, {} to do, {} at a time\n", sweep_.dir.string(), sweep_.runs.size(), int64_t(sweep_.runs.size()) - left_, left_, jobs_);
+    fmt::print(stderr, "{}: {} runs, {} done before, {} to do, {} at a time\n", sweep_.dir.string(), sweep_.runs.size(), ended_, left_, jobs_);
     bool told_them = false;
     while (!running_.empty() || (!waiting_.empty() && !stop.received())) {
       while (!waiting_.empty() && !stop.received() && int64_t(running_.size()) < jobs_) {
@@ -181,7 +182,7 @@ class Sweeping {
     const double seconds = std::chrono::duration<double>(Clock::now() - begin_).count();
     const std::string what = code == 0 ? told(outcomes_[i]) : code == int(Exit::diverged) ? "diverged" :
                              fmt::format("FAILED with exit code {}: {}", code, last_line(sweep_.dir / (run.name + ".log")));
-    fmt::print(stderr, "{}/{} {}: {} | {} left, eta {}\n", int64_t(sweep_.runs.size()) - left_, sweep_.runs.size(), run.name, what, left_,
+    fmt::print(stderr, "{}/{} {}: {} | {} left, eta {}\n", ended_ + here_, sweep_.runs.size(), run.name, what, left_,
                duration_text(seconds / double(here_) * double(left_)));
   }
 
@@ -197,7 +198,7 @@ class Sweeping {
   std::vector<Worker> devices_;
   std::map<pid_t, Running> running_;
   std::map<std::string, int> failures_;  // name, exit code
-  int64_t left_ = 0, here_ = 0;          // runs to do; ended in this process
+  int64_t left_ = 0, here_ = 0, ended_ = 0;  // runs to do; ended in this process, and before
   Clock::time_point begin_;
 };
 

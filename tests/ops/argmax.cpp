@@ -1,0 +1,65 @@
+// argmax: its checks. It has no rule, so no law but these.
+#include "tensor/ops/argmax.h"
+
+#include <cmath>
+#include <cstdlib>
+
+#include "tensor/random.h"
+#include "tests/support/expect.h"
+#include "tests/support/op_case.h"
+
+namespace taper::test {
+namespace {
+
+// The device that is tested: these kernels have no law that would run them there.
+Device& device() {
+  const char* name = std::getenv("TAPER_TEST_DEVICE");
+  return open_device(name ? name : "cpu");
+}
+
+template <class T>
+std::vector<int32_t> of(const std::vector<T>& x, int64_t V) {
+  const int64_t rows = int64_t(x.size()) / V;
+  const Tensor y(device(), {rows}, Dtype::i32);
+  kernels::argmax({.x = from_host<T>(device(), {rows, V}, x), .y = y});
+  return to_host<int32_t>(y);
+}
+
+void the_first_of_the_largest() {
+  using Rows = std::vector<int32_t>;
+  const float inf = INFINITY, nan = NAN;
+  expect(of<float>({1, 3, 2, 3, /**/ -5, -6, -5, -7, /**/ 0, 0, 0, 0, /**/ -inf, -inf, -inf, -1, /**/ 1, inf, inf, 2}, 4) == Rows{1, 0, 0, 3, 1}, "ties");
+  expect(of<float>({nan, 1, 2, /**/ 1, nan, 0, /**/ nan, nan, nan, /**/ nan, -inf, nan}, 3) == Rows{2, 0, 0, 1}, "NaN is below all");
+  expect(of<double>({1, 1 + 1e-15, /**/ 1 + 1e-15, 1}, 2) == Rows{1, 0}, "f64 to its last digit");
+  expect(of<float>({7, 8}, 1) == Rows{0, 0}, "rows of one");
+}
+
+template <class T>
+void against_a_plain_search(const char* what) {
+  const Random random(3, "argmax");
+  for (const int64_t V : {2, 31, 32, 33, 255, 1000, 8193}) {
+    const int64_t rows = 37;
+    std::vector<T> x;  // few different numbers: many ties
+    for (int64_t i = 0; i < rows * V; ++i) x.push_back(T(float(random.below(uint64_t(i), 19)) - 9));
+    std::vector<int32_t> want;
+    for (int64_t r = 0; r < rows; ++r) {
+      int32_t best = 0;
+      for (int64_t v = 1; v < V; ++v)
+        if (float(x[size_t(r * V + v)]) > float(x[size_t(r * V + best)])) best = int32_t(v);
+      want.push_back(best);
+    }
+    expect(of<T>(x, V) == want, "{}", what);
+  }
+}
+
+const RegisterCase registered{{
+    .room = "argmax",
+    .ops = {},
+    .examples = {},
+    .checks = {{"the first of the largest", the_first_of_the_largest},
+               {"f32 as a plain search", [] { against_a_plain_search<float>("f32"); }},
+               {"bf16 as a plain search", [] { against_a_plain_search<bf16>("bf16"); }}},
+}};
+
+}  // namespace
+}  // namespace taper::test
