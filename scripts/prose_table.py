@@ -63,12 +63,14 @@ def bucket(b):
 
 
 def page(runs, options):
+    after = max(i for i, s in enumerate(runs[0]["set"]) if s.startswith("run.seed=")) + 1
+    command = "taper sweep configs/sweeps/prose.toml" + "".join(f" --set {s}" for s in runs[0]["set"][after:] if not s.startswith("checkpoint."))
     models = list(dict.fromkeys(r["model"] for r in runs))
     seeds = {m: len(of(runs, m)) for m in models}
     head = runs[0]["evals"][-1]
     out = [
         "# Prose: Mamba-2 and RWKV-7 with 30M parameters, with and without PoST", "",
-        f"`taper sweep configs/sweeps/prose.toml`{' on ' + options.device if options.device else ''}{' at commit ' + options.commit if options.commit else ''},"
+        f"`{command}`{' on ' + options.device if options.device else ''}{' at commit ' + options.commit if options.commit else ''},"
         f" {options.jobs} trainings side by side: {runs[0]['steps']} steps of 16384 tokens"
         f" ({runs[0]['steps'] * 16384 / 1e6:.0f}M tokens) of about 11.3M GPT-2 tokens of English prose (novels, the King James Bible, speeches,"
         " the Brown corpus, essays, handbooks, mails), in windows of 512; bf16. All models see the same tokens in the same order for a seed.", "",
@@ -119,7 +121,7 @@ def page(runs, options):
         out += table(["model"] + [f"{t.removeprefix('niah_')} {k}" for t, k in columns],
                      [[title(m)] + [f"{100 * mean(lengths(r['needles']['results'][t])[k] for r in of(asked, m)):.0f}" for t, k in columns] for m in models if of(asked, m)])
     out += ["## Commands", "", "```sh", "taper prepare TEXTS... --tokenizer gpt2/tokenizer.json --out data/prose",
-            f"taper sweep configs/sweeps/prose.toml --jobs {options.jobs}",
+            f"{command} --jobs {options.jobs}",
             "for r in runs/prose/*/; do r=${r%/}",
             "  taper --json eval $r --by-position > $r.position.json",
             f"  taper --json eval $r --tasks {','.join(names) if asked else 'niah_single_1'} --limit 100"
@@ -139,10 +141,10 @@ def charts(runs):
     steps = max(r["steps"] for r in runs)
     averaged = lambda of_m, get: [(p[0][0], mean(y for _, y in p)) for p in zip(*(get(r) for r in of_m))]
     series = [(title(m), m, averaged(of(runs, m), lambda r: [(s, e["loss"]) for s, e in r["evals"]])) for m in models]
-    last = min(points[-1][1] for _, _, points in series)
-    low = math.floor(last * 5) / 5
-    yield "prose_loss.svg", chart(series, "training steps of 16384 tokens", "held-out loss, nats a token", [(s, str(s)) for s in range(0, steps + 1, 500)],
-                                  [(low + 0.2 * i, f"{low + 0.2 * i:.1f}") for i in range(11)])
+    values = [y for _, _, points in series for _, y in points]
+    low, high = math.floor(min(values) * 5) / 5, math.ceil(max(values) * 5) / 5
+    yield "prose_loss.svg", chart(series, "training steps of 16384 tokens", "held-out loss, nats a token", [(steps * i // 6, str(steps * i // 6)) for i in range(7)],
+                                  [(low + 0.2 * i, f"{low + 0.2 * i:.1f}") for i in range(round((high - low) / 0.2) + 1)])
     measured = [r for r in runs if r["position"]]
     if measured:
         series = [(title(m), m, averaged(of(measured, m), lambda r: [(b["begin"], b["loss"]) for b in r["position"]["by_position"] if b["tokens"] >= 1000]))
