@@ -2,9 +2,13 @@
 #include "apps/model_predictor.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "nn/decoder.h"
 #include "tensor/error.h"
+#include "tensor/ops/argmax.h"
+#include "tensor/ops/cast.h"
+#include "tensor/ops/cross_entropy.h"
 #include "tensor/parallel.h"
 
 namespace taper {
@@ -14,6 +18,28 @@ constexpr int64_t piece_tokens = 8192;           // of all rows of a piece
 constexpr int64_t head_elements = int64_t(1) << 25;  // logits at a time
 
 int64_t piece_length(int64_t rows) { return std::max<int64_t>(64, piece_tokens / rows / 64 * 64); }
+
+// token_score of each row with Softmax::fp32, made where the logits are: of a vocabulary's numbers three come to the host.
+std::vector<TokenScore> row_scores(const Tensor& logits, const std::vector<int32_t>& targets) {  // [n,V]
+  Device& device = logits.device();
+  const Shape n{int64_t(targets.size())};
+  Tensor wide = logits;
+  if (logits.dtype() != Dtype::f64) {
+    wide = Tensor(device, logits.shape(), Dtype::f64);
+    kernels::cast({.x = logits, .y = wide});
+  }
+  const Tensor nll(device, n, Dtype::f64), lse(device, n, Dtype::f64), best(device, n, Dtype::i32);
+  kernels::cross_entropy_forward({.logits = wide, .labels = from_host<int32_t>(device, n, targets), .nll = nll, .lse = lse});
+  kernels::argmax({.x = wide, .y = best});
+  const std::vector<double> losses = to_doubles(nll);
+  const std::vector<int32_t> likeliest = to_host<int32_t>(best);
+  std::vector<TokenScore> scores;
+  for (size_t i = 0; i < targets.size(); ++i) {
+    check(!std::isnan(losses[i]), Exit::bad_data, "score: the model's logits must be finite; they hold NaN or infinity");
+    scores.push_back({.log_probability = -losses[i], .likeliest = likeliest[i] == targets[i]});
+  }
+  return scores;
+}
 
 Shape stacked_shape(const Shape& one, int64_t rows) {
   Shape s;
@@ -145,6 +171,8 @@ std::vector<std::vector<TokenScore>> ModelPredictor::ask(std::span<const Questio
         q.targets.size());
     for (const int32_t id : q.input)
       check(0 <= id && id < V, Exit::bad_data, "score: token {} is outside the model's vocabulary of {}; its tokenizer is another", id, V);
+    for (const int32_t id : q.targets)
+      check(0 <= id && id < V, Exit::bad_data, "score: token {} is outside the model's vocabulary of {}; its tokenizer is another", id, V);
     scores.emplace_back(q.targets.size());
   }
   const Shared shared = shared_contexts(questions);
@@ -186,7 +214,15 @@ std::vector<std::vector<TokenScore>> ModelPredictor::ask(std::span<const Questio
       std::vector<int32_t> which;
       for (const Wanted& w : some) which.push_back(w.row);
       const Var chosen = embedding(rows, from_host<int32_t>(model_.device, {int64_t(which.size())}, which));
-      const std::vector<double> logits = to_doubles(model_.head_logits(tape, chosen).value);
+      const Tensor some_logits = model_.head_logits(tape, chosen).value;
+      if (softmax == Softmax::fp32) {
+        std::vector<int32_t> targets;
+        for (const Wanted& w : some) targets.push_back(questions[w.question].targets[w.target]);
+        const std::vector<TokenScore> found = row_scores(some_logits, targets);
+        for (size_t k = 0; k < some.size(); ++k) scores[some[k].question][some[k].target] = found[k];
+        continue;
+      }
+      const std::vector<double> logits = to_doubles(some_logits);
       parallel_for(int64_t(some.size()), 4, [&](int64_t low, int64_t high) {
         for (int64_t k = low; k < high; ++k) {
           const Wanted& w = some[size_t(k)];

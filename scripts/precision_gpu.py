@@ -23,7 +23,7 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-SOURCES = ["README.md", "docs", "tensor", "autograd", "nn", "cuda", "data", "apps", "tests", "scripts"]
+SOURCES = ["README.md", "docs", "tensor", "autograd", "nn", "cuda", "data", "apps", "tests/ops", "tests/nn", "tests/apps", "scripts"]
 ARCHITECTURES = ["mamba2", "gdn", "rwkv7", "gla", "retnet"]
 LR, STEPS, LAST, LIMIT = 1e-3, 300, 50, 0.02
 SETS = ["model.d_model=256", "model.layers=4", "data.sequence=256", f"train.steps={STEPS}", f"optimizer.lr={LR}", "eval.every=0",

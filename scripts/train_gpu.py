@@ -26,7 +26,7 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-SOURCES = ["README.md", "docs", "tensor", "autograd", "nn", "cuda", "data", "apps", "tests", "scripts"]
+SOURCES = ["README.md", "docs", "tensor", "autograd", "nn", "cuda", "data", "apps", "tests/ops", "tests/nn", "tests/apps", "scripts"]
 BF16 = "train.precision=bf16"
 RESUMED = [("gdn_post_180m", []), ("rwkv7_post_180m", [BF16])]
 
