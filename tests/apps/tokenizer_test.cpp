@@ -49,7 +49,7 @@ TEST_CASE("a tokenizer file: prepare, train, eval and generate with it, after th
   fs::rename(data, t.dir("moved"));
   const std::string checkpoint = t.dir("r") + "/checkpoints/step-000040";
   for (const std::string& from : {t.dir("r"), checkpoint}) {
-    const Ended e = run(t, {"eval", from, "--data", t.dir("moved"), "--json"});
+    const Ended e = run(t, {"eval", from, "--device", "cpu", "--data", t.dir("moved"), "--json"});
     REQUIRE_MESSAGE(e.code == 0, e.err);
     CHECK(e.out.find(last) != std::string::npos);
     const Ended g = run(t, {"generate", from, "--prompt", "the slow ", "--tokens", "8", "--temperature", "0", "--json"});
@@ -62,7 +62,7 @@ TEST_CASE("a tokenizer file: prepare, train, eval and generate with it, after th
   CHECK(back.err.empty());
   CHECK(back.out.find("\"tokenizer\":\"rwkv:") != std::string::npos);
   CHECK(read_file(Path(t.dir("back")) / "vocab.txt") == read_file(Path(t.dir("moved")) / "vocab.txt"));
-  const Ended again = run(t, {"eval", t.dir("back"), "--data", t.dir("moved"), "--length", "16", "--tokens", "500", "--batch", "2", "--json"});
+  const Ended again = run(t, {"eval", t.dir("back"), "--device", "cpu", "--data", t.dir("moved"), "--length", "16", "--tokens", "500", "--batch", "2", "--json"});
   REQUIRE_MESSAGE(again.code == 0, again.err);
   CHECK(again.out.find(last) != std::string::npos);
   // One that cannot be used stops nothing: it says why, and --tokenizer is still to be had.
