@@ -47,7 +47,7 @@ Json build_info() {
   out["gpus"] = Json::array();
   for (const BackendFacts& backend : backends()) {
     out["driver"] = backend.driver;
-    if (!backend.library.empty()) out["cublaslt"] = backend.library;
+    if (!backend.cublaslt.empty()) out["cublaslt"] = backend.cublaslt;
     for (const DeviceFacts& d : backend.devices) {
       Json gpu{{"name", d.name}, {"product", d.product}, {"capability", d.capability}, {"memory_bytes", d.memory}};
       if (d.fault.empty()) gpu["kernels"] = d.kernels, gpu["matmul"] = matmul_rules(open_device(d.name));

@@ -19,7 +19,7 @@ constexpr int64_t head_elements = int64_t(1) << 25;  // logits at a time
 
 int64_t piece_length(int64_t rows) { return std::max<int64_t>(64, piece_tokens / rows / 64 * 64); }
 
-// token_score of each row with Softmax::fp32, made where the logits are: of a vocabulary's numbers three come to the host.
+// token_score of each row with Softmax::fp32, made where the logits are: of a vocabulary's numbers two come to the host.
 std::vector<TokenScore> row_scores(const Tensor& logits, const std::vector<int32_t>& targets) {  // [n,V]
   Device& device = logits.device();
   const Shape n{int64_t(targets.size())};
@@ -77,10 +77,6 @@ int32_t likeliest(std::span<const double> logits, int64_t vocab) {
   const auto known = logits.first(size_t(std::min<int64_t>(vocab, int64_t(logits.size()))));
   return int32_t(std::ranges::max_element(known) - known.begin());
 }
-
-}  // namespace
-
-namespace {
 
 using Tokens = std::span<const int32_t>;
 

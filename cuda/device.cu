@@ -253,7 +253,7 @@ bool available() { return machine().gpus > 0 && probe(0).empty(); }
 
 BackendFacts facts() {
   const Machine m = machine();
-  BackendFacts all{.driver = m.fault.empty() ? m.driver : m.fault, .library = blas_version(), .devices = {}};
+  BackendFacts all{.driver = m.fault.empty() ? m.driver : m.fault, .cublaslt = blas_version(), .devices = {}};
   for (int i = 0; i < m.gpus; ++i) {
     DeviceFacts d;
     d.name = "cuda:" + std::to_string(i);

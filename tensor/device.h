@@ -102,8 +102,8 @@ struct DeviceFacts {
   std::string fault;           // why this build's kernels do not run there; empty: they do
 };
 struct BackendFacts {
-  std::string driver;   // in words
-  std::string library;  // "cuBLASLt 13.0.2"; "": not installed
+  std::string driver;    // in words
+  std::string cublaslt;  // "cuBLASLt 13.0.2"; "": not installed
   std::vector<DeviceFacts> devices;
 };
 std::vector<BackendFacts> backends();  // of this build, beside the CPU

@@ -196,7 +196,7 @@ Device& open(int index) {
   return device;
 }
 bool available() { return true; }
-taper::BackendFacts facts() { return {.driver = "emulator", .library = "", .devices = {}}; }
+taper::BackendFacts facts() { return {.driver = "emulator", .cublaslt = "", .devices = {}}; }
 const taper::DeviceOpener opener{"cuda", open, available, facts};
 
 bool on_device(const void* p) { return emulator::points_into_memory(p); }
