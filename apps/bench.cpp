@@ -109,31 +109,37 @@ Ceilings ceilings(Device& device, Dtype dtype) {
 }
 
 struct OpTimes {
-  Timing forward, backward;
+  Timing forward, backward, both;
 };
 
 // Forward without a tape; backward with a new tape each time, as in training, from the outputs that have a time axis: a loss
-// sees those, and not the state at the end.
+// sees those, and not the state at the end. Both together with a tape: what a forward keeps, or does ahead, for the backward
+// is in there and in neither of the others.
 OpTimes time_build(const Build& build, const std::vector<int>& outputs, const std::vector<Tensor>& inputs, Device& device, double seconds) {
   std::vector<Var> constants;
   for (const Tensor& t : inputs) constants.push_back(constant(t));
   OpTimes times;
   times.forward = measure_all(device, seconds, [&] { build(constants, {}); });
   std::vector<Tensor> seeds;
-  times.backward = measure(device, seconds, [&](Device::Mark& begin, Device::Mark& end) {
-    Tape tape;
-    std::vector<Var> leaves, roots;
-    for (size_t i = 0; i < inputs.size(); ++i) leaves.push_back(tape.leaf("in" + std::to_string(i), inputs[i]));
-    const std::vector<Var> made = build(leaves, {});
-    for (const int o : outputs) roots.push_back(made.at(size_t(o)));
-    for (size_t i = seeds.size(); i < roots.size(); ++i) {
-      const Tensor& v = roots[i].value;
-      seeds.push_back(v.numel() > 1 ? random_tensor(device, v.shape(), v.dtype()) : full(device, v.shape(), v.dtype(), 1));
-    }
-    begin = device.mark();
-    backward(roots, seeds);
-    end = device.mark();
-  });
+  auto with_tape = [&](bool both) {
+    return measure(device, seconds, [&](Device::Mark& begin, Device::Mark& end) {
+      Tape tape;
+      std::vector<Var> leaves, roots;
+      for (size_t i = 0; i < inputs.size(); ++i) leaves.push_back(tape.leaf("in" + std::to_string(i), inputs[i]));
+      if (both) begin = device.mark();
+      const std::vector<Var> made = build(leaves, {});
+      for (const int o : outputs) roots.push_back(made.at(size_t(o)));
+      for (size_t i = seeds.size(); i < roots.size(); ++i) {
+        const Tensor& v = roots[i].value;
+        seeds.push_back(v.numel() > 1 ? random_tensor(device, v.shape(), v.dtype()) : full(device, v.shape(), v.dtype(), 1));
+      }
+      if (!both) begin = device.mark();
+      backward(roots, seeds);
+      end = device.mark();
+    });
+  };
+  times.backward = with_tape(false);
+  times.both = with_tape(true);
   return times;
 }
 
@@ -187,7 +193,8 @@ Json bench_op(const Options& o, Device& device) {
     // The bytes of a case count f32.
     const double wide = dtype == Dtype::f64 ? 2 : dtype == Dtype::bf16 ? 0.5 : 1;
     Json rows = {row("forward", t.forward, b.forward_flops, wide * b.forward_bytes, most),
-                 row("backward", t.backward, b.backward_flops, wide * b.backward_bytes, most)};
+                 row("backward", t.backward, b.backward_flops, wide * b.backward_bytes, most),
+                 row("forward and backward", t.both, 0, 0, most)};
     if (b.example.definition && !gpu) {
       const OpTimes d = time_build(b.example.definition, b.example.timed_outputs, inputs, device, 0);
       rows.push_back(row("definition forward", d.forward, 0, 0, most));
