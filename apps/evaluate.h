@@ -32,6 +32,13 @@ struct EvaluateOptions {
   bool accuracy = false;          // argmax over the vocabulary at each labelled position; ties: the lower id
 };
 
+// What a model says of a batch, where it was made. With at, as in Batch, of those positions alone.
+struct Judged {
+  Shape tokens;                  // [B,T]
+  Tensor at, labels, nll, best;  // best: the likeliest id, i32, where accuracy is asked for
+};
+Judged judge(const LanguageModel& model, const Batch& batch, bool accuracy);
+
 Evaluation evaluate(const LanguageModel& model, BatchSource& source, const EvaluateOptions& options);
 
 // The bytes of text that each token stands for: none for a special one.

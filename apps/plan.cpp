@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <map>
 
+#include "apps/evaluate.h"
 #include "apps/sources.h"
 #include "apps/trainer.h"
 #include "tensor/gemm.h"
@@ -18,10 +19,13 @@ namespace {
 // Batches of the right shape that hold nothing.
 class EmptySource final : public BatchSource {
  public:
-  EmptySource(const Config& c, int64_t batch, int64_t length, Device& device) : config_(c), shape_{batch, length}, device_(device) {}
+  // Of MQAR: `labels` in each row.
+  EmptySource(const Config& c, int64_t batch, int64_t length, int64_t labels, Device& device)
+      : config_(c), shape_{batch, length}, labels_(batch * labels), device_(device) {}
   Batch next() override {
     Batch b{Tensor(device_, shape_, Dtype::i32), Tensor(device_, shape_, Dtype::i32), {}, shape_.numel()};
     if (config_.data.task == "text" && config_.data.documents == "reset") b.packing.start = Tensor(device_, shape_, Dtype::i32);
+    if (config_.data.task == "mqar") b.at = Tensor(device_, {labels_}, Dtype::i32), b.labels_at = Tensor(device_, {labels_}, Dtype::i32);
     return b;
   }
   Cursor cursor() const override { return {}; }
@@ -34,6 +38,7 @@ class EmptySource final : public BatchSource {
  private:
   const Config& config_;
   Shape shape_;
+  int64_t labels_;
   Device& device_;
 };
 
@@ -84,7 +89,7 @@ Plan plan_run(const Config& config) {
   device.reset_peak();
   const size_t before = device.bytes_live();
   const auto peak = [&] { return int64_t(device.bytes_peak() - before); };
-  Trainer trainer(config, device, std::make_unique<EmptySource>(config, config.train.batch, config.data.sequence, device));
+  Trainer trainer(config, device, std::make_unique<EmptySource>(config, config.train.batch, config.data.sequence, std::ranges::max(config.mqar.pairs), device));
   int64_t matrices = 0, tiles = 1;
   const int64_t tokens = config.train.batch * config.data.sequence;
   for (const Parameter* p : trainer.model.parameters()) {
@@ -113,15 +118,14 @@ Plan plan_run(const Config& config) {
   plan.largest.resize(std::min<size_t>(3, plan.largest.size()));
   trainer.rest();
 
-  const int64_t length = config.data.sequence;
-  EmptySource batches(config, batch_for_length(config, length), length, device);
+  const bool mqar = config.data.task == "mqar";
+  const std::vector<int64_t> lengths = mqar ? config.mqar.eval_sequence : std::vector{config.data.sequence};
   device.reset_peak();
-  {
-    const Batch batch = batches.next();
-    Tape tape = Tape::constants();
-    trainer.model.loss(tape, batch.ids, batch.labels, batch.packing, {});
-    plan.eval_peak = peak();
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    EmptySource batches(config, batch_for_length(config, lengths[i]), lengths[i], mqar ? config.mqar.eval_pairs[i] : 0, device);
+    judge(trainer.model, batches.next(), mqar);
   }
+  plan.eval_peak = peak();
   // This process has done all but the work. To come: a few decoded blocks and batches of the loader; the stack of each
   // thread and what it packs for the small products of a scan; what as many as a large product keeps at work pack for it.
   const int64_t batch_bytes = 3 * 4 * tokens, threads = thread_count();

@@ -48,16 +48,16 @@ void Trainer::draw(int64_t step) {
   double all = 0;
   for (int64_t i = 0; i < micros; ++i) {
     const Batch b = source->next();
-    if (pieces == 1) next.push_back({{.ids = b.ids, .labels = b.labels, .packing = b.packing, .keep = {}}});
+    if (pieces == 1) next.push_back({{.ids = b.ids, .labels = b.wanted(), .packing = b.packing, .keep = {}, .at = b.at}});
     else next.push_back(cut_into_segments(b.ids, b.labels, b.packing, pieces));
     labelled.push_back(double(b.labelled));
     all += double(b.labelled);
   }
-  const auto tensors = [](Segment& s) { return std::array{&s.ids, &s.labels, &s.packing.start, &s.keep}; };
+  const auto tensors = [](Segment& s) { return std::array{&s.ids, &s.labels, &s.packing.start, &s.keep, &s.at}; };
   const auto each_pair = [&](auto&& visit) {
     for (size_t i = 0; i < inputs_.size(); ++i)
       for (size_t k = 0; k < inputs_[i].size(); ++k)
-        for (size_t t = 0; t < 4; ++t) visit(*tensors(inputs_[i][k])[t], *tensors(next[i][k])[t]);
+        for (size_t t = 0; t < 5; ++t) visit(*tensors(inputs_[i][k])[t], *tensors(next[i][k])[t]);
   };
   bool same = !inputs_.empty();
   each_pair([&](const Tensor& kept, const Tensor& b) { same = same && bool(kept) == bool(b) && (!b || kept.shape() == b.shape()); });
@@ -100,7 +100,7 @@ Tensor Trainer::walk(int64_t micro, const BackwardOptions& options, const Watch&
     tape.recompute = config.train.recompute;
     const int64_t key = micro * int64_t(pieces.size()) + int64_t(i);
     return model.loss(tape, pieces[i].ids, pieces[i].labels, pieces[i].packing,
-                      {.factor = weight, .state = state, .dropout = keys_ ? keys_.rows(key, key + 1).reshape(Shape{2}) : Tensor{}}).loss;
+                      {.factor = weight, .at = pieces[i].at, .state = state, .dropout = keys_ ? keys_.rows(key, key + 1).reshape(Shape{2}) : Tensor{}}).loss;
   };
   if (pieces.size() == 1) {
     Tape tape;

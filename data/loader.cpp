@@ -12,12 +12,13 @@
 
 #include "data/permutation.h"
 #include "tensor/error.h"
+#include "tensor/parallel.h"
 
 namespace taper {
 namespace {
 
 struct HostBatch {
-  std::vector<int32_t> ids, labels, start;
+  std::vector<int32_t> ids, labels, start, at, labels_at;
   int64_t labelled = 0;
   std::exception_ptr error;
 };
@@ -48,17 +49,22 @@ struct Loader::Worker {
     b.labels.assign(B * T, ignored_label);
     if (samples->resets()) b.start.assign(B * T, 0);
     try {
-      for (size_t r = 0; r < B; ++r) {
-        const uint64_t sample = at + uint64_t(options.rank) * B + r;
-        if (ended(sample)) continue;
-        samples->fill(sample / count, sample % count,
-                      {std::span(b.ids).subspan(r * T, T), std::span(b.labels).subspan(r * T, T),
-                       b.start.empty() ? nullptr : &b.start[r * T]});
-      }
+      parallel_for(int64_t(B), samples->concurrent() ? 4 : int64_t(B), [&](int64_t begin, int64_t end) {
+        for (size_t r = size_t(begin); r < size_t(end); ++r) {
+          const uint64_t sample = at + uint64_t(options.rank) * B + r;
+          if (ended(sample)) continue;
+          samples->fill(sample / count, sample % count,
+                        {std::span(b.ids).subspan(r * T, T), std::span(b.labels).subspan(r * T, T),
+                         b.start.empty() ? nullptr : &b.start[r * T]});
+        }
+      });
     } catch (...) {
       b.error = std::current_exception();
     }
     b.labelled = int64_t(b.labels.size()) - std::ranges::count(b.labels, ignored_label);
+    if (2 * b.labelled > int64_t(b.labels.size())) return b;
+    for (size_t i = 0; i < b.labels.size(); ++i)
+      if (b.labels[i] != ignored_label) b.at.push_back(int32_t(i)), b.labels_at.push_back(b.labels[i]);
     return b;
   }
 
@@ -127,6 +133,7 @@ Batch Loader::next() {
   worker_->position += worker_->step();
   const Shape shape{worker_->options.batch, worker_->samples->sequence()};
   Batch batch{from_host(device_, shape, b.ids), from_host(device_, shape, b.labels), {}, b.labelled};
+  if (!b.at.empty()) batch.at = from_host(device_, {b.labelled}, b.at), batch.labels_at = from_host(device_, {b.labelled}, b.labels_at);
   if (!b.start.empty()) batch.packing.start = from_host(device_, shape, b.start);
   return batch;
 }
@@ -174,6 +181,7 @@ class Windows final : public Samples {
   int64_t sequence() const override { return o_.sequence; }
   bool resets() const override { return o_.reset; }
   int64_t vocab() const override { return stream_.vocab(); }
+  bool concurrent() const override { return false; }  // a stream keeps blocks that it has decoded
   std::string identity() const override {
     return fmt::format("{} {} {} tokens {} sequence {} {} {} seed {}", stream_.tokenizer(), o_.split, tokens_,
                        checksum_text(stream_.content()), o_.sequence, o_.reset ? "reset" : "carry",

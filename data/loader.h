@@ -1,4 +1,4 @@
-// Loader: samples into batches, in a known order, made ahead of time by one thread.
+// Loader: samples into batches, in a known order, made ahead of time by one thread (and the pool's, of samples that allow it).
 //
 // The batches of all ranks together take the samples of an epoch in order, each exactly once; rank r
 // of W takes rows [r B, (r+1) B) of every B W samples. A batch may reach into the next epoch. The
@@ -22,6 +22,11 @@ struct Batch {
   Tensor ids, labels;    // [B,T] i32; label of a position: the next token, or ignored_label
   Packing packing;       // start where documents reset, else absent
   int64_t labelled = 0;  // labels that are not ignored
+  // Where at most half of the positions have a label, as in MQAR: which ones, rising indices into B T, and their labels;
+  // [labelled] i32. Else absent: to pick out most of them saves nothing.
+  Tensor at = {}, labels_at = {};
+
+  const Tensor& wanted() const { return at ? labels_at : labels; }  // with at: what a loss is computed of
 };
 
 // The position of the next batch that the consumer will get (not of those made ahead). Counts the
@@ -49,7 +54,7 @@ struct Row {
   int32_t* start = nullptr;
 };
 
-// Numbered samples; sample i of an epoch is a pure function of (epoch, i). Called by one thread at a time.
+// Numbered samples; sample i of an epoch is a pure function of (epoch, i).
 class Samples {
  public:
   virtual ~Samples() = default;
@@ -58,6 +63,7 @@ class Samples {
   virtual bool resets() const = 0;    // rows have starts
   virtual int64_t vocab() const = 0;
   virtual std::string identity() const = 0;
+  virtual bool concurrent() const = 0;  // whether threads may fill rows at once; else one at a time
   virtual void fill(uint64_t epoch, uint64_t index, const Row& row) = 0;  // ids 0, labels ignored, starts 0 before
 };
 

@@ -144,13 +144,10 @@ Var LanguageModel::nll(Tape& tape, const Tensor& ids, const Tensor& labels, cons
 }
 
 LossResult LanguageModel::loss(Tape& tape, const Tensor& ids, const Tensor& labels, const Packing& packing, const LossOptions& o) const {
-  if (!fused) {
-    const Var each = nll(tape, ids, labels, packing, o.state, o.dropout);
-    const Var total = sum(each);
-    return {o.factor ? multiply(total, cast(constant(o.factor), total.value.dtype())) : total, each.value};
-  }
-  const Var x = trunk(tape, ids, packing, o.state, o.dropout);
-  return linear_cross_entropy(x, head_weight(tape), labels, o.factor);
+  const Var x = rows_at(trunk(tape, ids, packing, o.state, o.dropout), o.at);
+  if (fused) return linear_cross_entropy(x, head_weight(tape), labels, o.factor);
+  const Var each = cross_entropy(head_logits(tape, x), labels), total = sum(each);
+  return {o.factor ? multiply(total, cast(constant(o.factor), total.value.dtype())) : total, each.value};
 }
 
 void LanguageModel::each(const Visit& visit) {

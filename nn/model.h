@@ -49,12 +49,15 @@ class LanguageModel {
   // The same in two steps, for who wants few of the logits: what the head sees [B,T,D], and the head over rows of it [n,D] -> [n,V].
   Var trunk(Tape& tape, const Tensor& ids, const Packing& packing, ModelState* state = nullptr, const Tensor& dropout = {}) const;
   Var head_logits(Tape& tape, const Var& rows) const { return matmul(rows, head_weight(tape), {.b = true}); }
+  // Rows of x [...,D] as [n,D]: those at `at` [n] i32; absent: x itself.
+  static Var rows_at(const Var& x, const Tensor& at) { return at ? taper::embedding(reshape(x, {-1, x.size(-1)}), at) : x; }
   // labels [B,T] i32, -100 ignored -> nll [B,T], 0 where ignored.
   Var nll(Tape& tape, const Tensor& ids, const Tensor& labels, const Packing& packing, ModelState* state = nullptr,
           const Tensor& dropout = {}) const;
   // factor * sum of nll -> []. Fused: by linear_cross_entropy, so that the logits never exist all at once.
   struct LossOptions {
     Tensor factor = {};  // [] f64; absent: 1
+    Tensor at = {};      // [n] i32: labels and nll are [n], of these positions among the B T; the head sees no others. Absent: of all
     ModelState* state = nullptr;
     Tensor dropout = {};
   };

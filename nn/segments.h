@@ -7,10 +7,11 @@
 namespace taper {
 
 struct Segment {
-  Tensor ids, labels;       // [B,T/n] i32
+  Tensor ids, labels;       // [B,T/n] i32; labels [n] where `at` is
   Packing packing;          // of this piece; positions come from the state
   Tensor keep;              // [B] i32: 0 where a document begins with this piece's first token and the state begins anew;
                             // absent: nowhere, in any batch without packing.start and in the first piece
+  Tensor at = {};           // [n] i32: the positions that labels are for, where they are few; absent: all, as in every cut
 };
 
 // ids, labels [B,T] i32, T divisible by n. Waits for the device: the cuts are made on the host.

@@ -106,8 +106,8 @@ int default_threads() {
   return std::max(1u, std::thread::hardware_concurrency());
 }
 
-std::mutex use;  // one job at a time; the prefetch thread never runs kernels, but tests may
-int threads = 0;
+std::mutex use;  // one job at a time: a loader's thread fills batches while others run kernels
+std::atomic<int> threads = 0;
 
 // A forked child has the pool's memory and none of its threads: nobody there can be woken or waited for, so it is left as it is.
 struct EndPool {

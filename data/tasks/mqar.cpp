@@ -19,12 +19,13 @@ constexpr double a = 0.01;  // how strongly early gaps are preferred
 enum Use : uint64_t { keys, values, gaps, rest };
 constexpr uint64_t at(Use use, int64_t i) { return uint64_t(use) << 32 | uint64_t(i); }
 
-// The first k of a random order of [low, high), written to `out`.
-void draw(const Random& random, Use use, int32_t low, int32_t high, int64_t k, std::vector<int32_t>& out) {
-  out.resize(size_t(high - low));
+// A random order of [low, high), of which the first k are drawn.
+std::vector<int32_t> draw(const Random& random, Use use, int32_t low, int32_t high, int64_t k) {
+  std::vector<int32_t> out(size_t(high - low));
   std::iota(out.begin(), out.end(), low);
   for (int64_t i = 0; i < k; ++i)
     std::swap(out[size_t(i)], out[size_t(i) + random.below(at(use, i), out.size() - uint64_t(i))]);
+  return out;
 }
 
 class Examples final : public Samples {
@@ -45,6 +46,7 @@ class Examples final : public Samples {
   int64_t sequence() const override { return o_.sequence; }
   bool resets() const override { return false; }
   int64_t vocab() const override { return o_.vocab; }
+  bool concurrent() const override { return true; }
   std::string identity() const override {
     std::string pairs;
     for (const int64_t K : o_.pairs) pairs += fmt::format("{}{}", pairs.empty() ? "" : ",", K);
@@ -56,26 +58,25 @@ class Examples final : public Samples {
     const int64_t K = o_.pairs[index / uint64_t(o_.examples)], T = o_.sequence, space = (T - 2 * K) / 2;
     const int32_t n = int32_t(o_.vocab);
     const Random random(Random(o_.seed, "mqar." + o_.split).bits(o_.fresh ? epoch : 0), index);
-    draw(random, keys, 1, n / 2, K, keys_);
-    draw(random, values, n / 2, n, K, values_);
+    const std::vector<int32_t> key = draw(random, keys, 1, n / 2, K), value = draw(random, values, n / 2, n, K);
     // Drawing without replacement by weight: the K largest of log weight + Gumbel noise, in falling order.
-    gaps_.clear();
+    std::vector<std::pair<double, int64_t>> gap;
+    gap.reserve(size_t(space));
     for (int64_t i = 0; i < space; ++i)
-      gaps_.emplace_back((a - 1) * std::log(double(i + 1)) - std::log(-std::log(random.uniform(at(gaps, i)))), i);
-    std::partial_sort(gaps_.begin(), gaps_.begin() + K, gaps_.end(), std::greater<>());
+      gap.emplace_back((a - 1) * std::log(double(i + 1)) - std::log(-std::log(random.uniform(at(gaps, i)))), i);
+    std::ranges::nth_element(gap, gap.begin() + (K - 1), std::greater());
+    std::sort(gap.begin(), gap.begin() + K, std::greater());
     for (int64_t i = 0; i < K; ++i) {
-      const size_t k = size_t(i), query = size_t(2 * (K + gaps_[k].second));
-      row.ids[2 * k] = row.ids[query] = keys_[k];
-      row.ids[2 * k + 1] = row.labels[query] = values_[k];
+      const size_t k = size_t(i), query = size_t(2 * (K + gap[k].second));
+      row.ids[2 * k] = row.ids[query] = key[k];
+      row.ids[2 * k + 1] = row.labels[query] = value[k];
     }
     for (int64_t t = 0; t < T; ++t)
       if (row.ids[size_t(t)] == 0) row.ids[size_t(t)] = int32_t(random.below(at(rest, t), uint64_t(n)));
   }
 
  private:
-  MqarOptions o_;
-  std::vector<int32_t> keys_, values_;
-  std::vector<std::pair<double, int64_t>> gaps_;
+  const MqarOptions o_;
 };
 
 }  // namespace

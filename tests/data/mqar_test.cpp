@@ -5,6 +5,7 @@
 #include <map>
 #include <set>
 
+#include "tensor/parallel.h"
 #include "tests/support/scratch.h"
 
 using namespace taper;
@@ -165,6 +166,46 @@ TEST_CASE("an epoch goes through the segments in order; labels are counted; a pa
   for (const int64_t labelled : {4 * 2, 2 * 2 + 2 * 8, 4 * 8}) CHECK(source.next().labelled == labelled);
   CHECK(source.remaining() == 0);
   expect_failure([&] { source.next(); }, Exit::internal, "loader: the pass is over; remaining() was 0");
+}
+
+TEST_CASE("a batch lists its queries and their labels, and is the same from any number of threads") {
+  MqarOptions o = options(64, 32, 8, 9);
+  o.pairs = {2, 8};
+  const auto lists = [&] {
+    MqarSource source(o, open_device("cpu"));
+    std::vector<std::vector<int32_t>> all;
+    for (const int64_t K : {2, 8}) {
+      const Batch b = source.next();
+      const Rows r = rows(b);
+      const std::vector<int32_t> at = to_host<int32_t>(b.at), labels = to_host<int32_t>(b.labels_at);
+      REQUIRE(at.size() == size_t(9 * K));
+      REQUIRE(labels.size() == at.size());
+      size_t i = 0;
+      for (size_t p = 0; p < r.labels.size(); ++p) {
+        if (r.labels[p] == ignored_label) continue;
+        CHECK(at.at(i) == int32_t(p));
+        CHECK(labels[i++] == r.labels[p]);
+      }
+      all.insert(all.end(), {r.ids, r.labels});
+    }
+    return all;
+  };
+  const int before = thread_count();
+  set_thread_count(1);
+  const auto one = lists();
+  set_thread_count(3);
+  CHECK(lists() == one);
+  set_thread_count(before);
+}
+
+TEST_CASE("an example, number by number") {
+  MqarOptions o = options(16, 24, 4, 1);
+  o.seed = 5;
+  const Rows r = draw(o);
+  CHECK(r.ids == std::vector<int32_t>{5, 15, 7, 13, 4, 10, 1, 8, 5, 15, 4, 11, 11, 1, 9, 11, 7, 12, 1, 2, 6, 5, 11, 6});
+  std::vector<int32_t> labels(24, ignored_label);
+  labels[8] = 15, labels[10] = 10, labels[16] = 13, labels[18] = 8;  // gaps 0, 4, 1, 5 in the order of the keys
+  CHECK(r.labels == labels);
 }
 
 TEST_CASE("sizes that cannot be are refused") {

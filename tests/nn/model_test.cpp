@@ -234,6 +234,27 @@ TEST_CASE("model: segments with the state handed on equal one long pass, gradien
   }
 }
 
+TEST_CASE("model: a loss of some positions alone is that of all with the others ignored, gradients included") {
+  const std::vector<int32_t> at{1, 6, 7, 13}, some{4, 0, 12, 9};
+  std::vector<int32_t> all(14, -100);
+  for (size_t i = 0; i < at.size(); ++i) all[size_t(at[i])] = some[i];
+  for (const Kind& kind : kinds(false))
+    for (const bool fused : {true, false}) {
+      LanguageModel model(kind.config, 4, cpu(), Dtype::f64);
+      nudge(model);
+      model.fused = fused;
+      const Tensor ids = tokens(2, 7), factor = full(cpu(), {}, Dtype::f64, 0.25);
+      Tape tape, few;
+      const LossResult want = model.loss(tape, ids, from_host(cpu(), {2, 7}, all), {}, {.factor = factor});
+      const LossResult got = model.loss(few, ids, from_host(cpu(), {4}, some), {}, {.factor = factor, .at = from_host(cpu(), {4}, at)});
+      const std::vector<double> each = to_doubles(want.nll), those = to_doubles(got.nll);
+      REQUIRE(those.size() == 4);
+      for (size_t i = 0; i < at.size(); ++i) CHECK(those[i] == doctest::Approx(each[size_t(at[i])]).epsilon(1e-13));
+      CHECK(item(got.loss.value) == doctest::Approx(item(want.loss.value)).epsilon(1e-13));
+      expect_equal(gradients({got.loss}, Dtype::f64), gradients({want.loss}, Dtype::f64), 1e-12, kind.name);
+    }
+}
+
 TEST_CASE("model: the gradient of a state goes through every mixer, in and out") {
   int64_t checks = 0;
   for (const Kind& kind : kinds(false)) {
