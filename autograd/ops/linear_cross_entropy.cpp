@@ -27,7 +27,8 @@ LossResult linear_cross_entropy(const Var& x, const Var& weight, const Tensor& l
   const bool tracked = x.tracked() || weight.tracked();
   const Tensor nll(v.device(), rows, wide(v.dtype())), loss(v.device(), {}, wide(v.dtype()));
   const Tensor d_x = tracked ? empty_like(v) : Tensor{}, d_w = tracked ? Tensor(w.device(), w.shape(), wide(w.dtype())) : Tensor{};
-  const Tensor block(v.device(), {kernels::linear_cross_entropy_rows(rows.numel(), w.size(0)), w.size(0)}, v.dtype());
+  const int64_t V = w.size(0);
+  const Tensor block(v.device(), {kernels::linear_cross_entropy_rows(rows.numel(), V), kernels::linear_cross_entropy_columns(V, v.dtype())}, v.dtype());
   kernels::linear_cross_entropy({.x = v, .weight = w, .labels = labels, .block = block, .nll = nll, .loss = loss,
                                  .factor = factor, .d_x = d_x, .d_weight = d_w});
 

@@ -12,13 +12,14 @@ namespace taper::kernels {
 namespace {
 
 void forward(const LinearCrossEntropy& a) {
-  const int64_t D = a.x.size(-1), rows = a.labels.numel(), R = a.block.size(0);
+  const int64_t D = a.x.size(-1), V = a.weight.size(0), rows = a.labels.numel(), R = a.block.size(0);
   const Tensor x = a.x.reshape(Shape{rows, D}), labels = a.labels.reshape(Shape{rows}), nll = a.nll.reshape(Shape{rows});
+  const Tensor room = a.block.reshape(Shape{a.block.numel()});
   const double factor = a.factor ? *a.factor.data<double>() : 1;
   const Tensor d_x = a.d_x ? a.d_x.reshape(Shape{rows, D}) : Tensor{};
   for (int64_t begin = 0; begin < rows; begin += R) {
     const int64_t end = std::min(rows, begin + R);
-    const Tensor logits = a.block.rows(0, end - begin), lse(a.device(), {end - begin}, nll.dtype());
+    const Tensor logits = room.rows(0, (end - begin) * V).reshape(Shape{end - begin, V}), lse(a.device(), {end - begin}, nll.dtype());
     const Tensor x_block = x.rows(begin, end), label_block = labels.rows(begin, end);
     matmul({.a = x_block, .b = a.weight, .c = logits, .transpose_b = true});
     cross_entropy_forward({.logits = logits, .labels = label_block, .nll = nll.rows(begin, end), .lse = lse});

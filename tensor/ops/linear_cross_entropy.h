@@ -6,7 +6,8 @@
 //
 //   x [...,D]   weight [V,D]   labels, nll [...]   loss []   f32 f64 bf16; labels i32; factor [] f64, absent: 1; of bf16 operands nll, loss and
 //   d_weight are f32. An absent d_x and d_weight are not computed; both or neither.
-//   block [R,V], the dtype of x: room for the logits of R rows at once; what it holds afterwards means nothing.
+//   block [R,C], the dtype of x, with C = linear_cross_entropy_columns: room for the logits of R rows at once; what it holds
+//   afterwards means nothing.
 //   Equals scale(sum(cross_entropy(matmul(x, weight^T), labels)), factor). The gradients are made in the forward pass, a
 //   block of rows at a time: the block's logits are at hand then, and forming them again would cost a third product.
 //   Errors as in cross_entropy.
@@ -33,6 +34,12 @@ inline constinit Kernel<LinearCrossEntropyScale> linear_cross_entropy_scale{"lin
 inline int64_t linear_cross_entropy_rows(int64_t rows, int64_t V) {
   const int64_t most = (int64_t(1) << 28) / (V > 0 ? V : 1);
   return most >= rows ? rows : most >= 128 ? most / 128 * 128 : most > 0 ? most : 1;
+}
+
+// C: V, or a few more, so that a row is whole 16 bytes.
+inline int64_t linear_cross_entropy_columns(int64_t V, Dtype t) {
+  const int64_t whole = 16 / int64_t(size_of(t));
+  return (V + whole - 1) / whole * whole;
 }
 
 }  // namespace taper::kernels
