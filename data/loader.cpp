@@ -62,10 +62,20 @@ struct Loader::Worker {
       b.error = std::current_exception();
     }
     b.labelled = int64_t(b.labels.size()) - std::ranges::count(b.labels, ignored_label);
-    if (2 * b.labelled > int64_t(b.labels.size())) return b;
-    for (size_t i = 0; i < b.labels.size(); ++i)
-      if (b.labels[i] != ignored_label) b.at.push_back(int32_t(i)), b.labels_at.push_back(b.labels[i]);
+    if (2 * samples->labels() <= samples->sequence()) list_labels(b, T);
     return b;
+  }
+
+  void list_labels(HostBatch& b, size_t T) const {
+    for (size_t begin = 0; begin < b.labels.size(); begin += T) {
+      const std::span row = std::span(b.labels).subspan(begin, T);
+      int64_t spare = samples->labels() - (int64_t(T) - std::ranges::count(row, ignored_label));
+      for (size_t t = 0; t < T; ++t) {
+        if (row[t] == ignored_label && --spare < 0) continue;
+        b.at.push_back(int32_t(begin + t));
+        b.labels_at.push_back(row[t]);
+      }
+    }
   }
 
   void run() {
@@ -133,7 +143,10 @@ Batch Loader::next() {
   worker_->position += worker_->step();
   const Shape shape{worker_->options.batch, worker_->samples->sequence()};
   Batch batch{from_host(device_, shape, b.ids), from_host(device_, shape, b.labels), {}, b.labelled};
-  if (!b.at.empty()) batch.at = from_host(device_, {b.labelled}, b.at), batch.labels_at = from_host(device_, {b.labelled}, b.labels_at);
+  if (!b.at.empty()) {
+    batch.at = from_host(device_, {int64_t(b.at.size())}, b.at);
+    batch.labels_at = from_host(device_, {int64_t(b.at.size())}, b.labels_at);
+  }
   if (!b.start.empty()) batch.packing.start = from_host(device_, shape, b.start);
   return batch;
 }
@@ -181,6 +194,7 @@ class Windows final : public Samples {
   int64_t sequence() const override { return o_.sequence; }
   bool resets() const override { return o_.reset; }
   int64_t vocab() const override { return stream_.vocab(); }
+  int64_t labels() const override { return o_.sequence; }
   bool concurrent() const override { return false; }  // a stream keeps blocks that it has decoded
   std::string identity() const override {
     return fmt::format("{} {} {} tokens {} sequence {} {} {} seed {}", stream_.tokenizer(), o_.split, tokens_,

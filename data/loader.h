@@ -22,8 +22,9 @@ struct Batch {
   Tensor ids, labels;    // [B,T] i32; label of a position: the next token, or ignored_label
   Packing packing;       // start where documents reset, else absent
   int64_t labelled = 0;  // labels that are not ignored
-  // Where at most half of the positions have a label, as in MQAR: which ones, rising indices into B T, and their labels;
-  // [labelled] i32. Else absent: to pick out most of them saves nothing.
+  // Of samples with few labels, as MQAR's: the positions that have one, as rising indices into B T, and their labels, [n] i32.
+  // Rows with fewer labels than others may have list some without, so that n is the same in each batch and a recorded step fits
+  // all. Absent where samples have labels at more than half of the positions: picking those out saves nothing.
   Tensor at = {}, labels_at = {};
 
   const Tensor& wanted() const { return at ? labels_at : labels; }  // with at: what a loss is computed of
@@ -63,6 +64,7 @@ class Samples {
   virtual bool resets() const = 0;    // rows have starts
   virtual int64_t vocab() const = 0;
   virtual std::string identity() const = 0;
+  virtual int64_t labels() const = 0;   // in a sample, at most
   virtual bool concurrent() const = 0;  // whether threads may fill rows at once; else one at a time
   virtual void fill(uint64_t epoch, uint64_t index, const Row& row) = 0;  // ids 0, labels ignored, starts 0 before
 };

@@ -46,6 +46,7 @@ class Examples final : public Samples {
   int64_t sequence() const override { return o_.sequence; }
   bool resets() const override { return false; }
   int64_t vocab() const override { return o_.vocab; }
+  int64_t labels() const override { return std::ranges::max(o_.pairs); }
   bool concurrent() const override { return true; }
   std::string identity() const override {
     std::string pairs;

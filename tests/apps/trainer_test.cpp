@@ -321,7 +321,7 @@ TEST_CASE("trainer: batches of another form are recorded anew, and a plan counts
   CHECK(peak("train.graph=true") <= 1.03 * peak("train.graph=false"));
 }
 
-TEST_CASE("trainer: MQAR's stages, of more labels each, are recorded anew; the loss is the mean over all labels") {
+TEST_CASE("trainer: MQAR's stages, of more labels each, are one recorded step; the loss is the mean over all labels") {
   const auto config_of = [&](bool graph) {
     return config(3, 2, {fmt::format("train.graph={}", graph), "data.task=mqar", "data.sequence=16", "mqar.vocab=11", "mqar.pairs=[1, 2, 4]", "mqar.examples=20"});
   };

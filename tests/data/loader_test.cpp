@@ -193,15 +193,8 @@ TEST_CASE("in order: one pass, every token labelled once, the last window filled
     while (loader.remaining() > 0) {
       const Batch batch = loader.next();
       const Host b = host(batch);
-      // Only the second batch of 55 has so few labels, 15 of 40, that they are listed.
-      REQUIRE(bool(batch.at) == (max_tokens == 55 && labelled == 40));
-      if (batch.at) {
-        for (int32_t i = 0; i < 15; ++i) CHECK(to_host<int32_t>(batch.at)[size_t(i)] == i);
-        CHECK(to_host<int32_t>(batch.labels_at) == std::vector<int32_t>(b.labels.begin(), b.labels.begin() + 15));
-        CHECK(batch.wanted().shape() == Shape{15});
-      } else {
-        CHECK(batch.wanted().shape() == Shape{4, 10});
-      }
+      CHECK_FALSE(batch.at);
+      CHECK(batch.wanted().shape() == Shape{4, 10});
       labelled += b.labelled;
       for (size_t i = 0; i < b.labels.size(); ++i) {
         if (b.labels[i] == ignored_label) CHECK(b.ids[i] == 0);

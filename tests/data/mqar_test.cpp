@@ -1,6 +1,7 @@
 // mqar: the examples are those of the task's definition, in content and in distribution.
 #include "data/tasks/mqar.h"
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <set>
@@ -168,7 +169,7 @@ TEST_CASE("an epoch goes through the segments in order; labels are counted; a pa
   expect_failure([&] { source.next(); }, Exit::internal, "loader: the pass is over; remaining() was 0");
 }
 
-TEST_CASE("a batch lists its queries and their labels, and is the same from any number of threads") {
+TEST_CASE("a batch lists as many positions as it can have queries, all of them among them; from any number of threads the same") {
   MqarOptions o = options(64, 32, 8, 9);
   o.pairs = {2, 8};
   const auto lists = [&] {
@@ -178,14 +179,16 @@ TEST_CASE("a batch lists its queries and their labels, and is the same from any 
       const Batch b = source.next();
       const Rows r = rows(b);
       const std::vector<int32_t> at = to_host<int32_t>(b.at), labels = to_host<int32_t>(b.labels_at);
-      REQUIRE(at.size() == size_t(9 * K));
+      REQUIRE(at.size() == size_t(9 * 8));
+      CHECK(b.wanted().shape() == Shape{9 * 8});
       REQUIRE(labels.size() == at.size());
-      size_t i = 0;
-      for (size_t p = 0; p < r.labels.size(); ++p) {
-        if (r.labels[p] == ignored_label) continue;
-        CHECK(at.at(i) == int32_t(p));
-        CHECK(labels[i++] == r.labels[p]);
+      for (size_t i = 0; i < at.size(); ++i) {
+        CHECK(labels[i] == r.labels.at(size_t(at[i])));
+        CHECK(at[i] / 32 == int32_t(i / 8));  // eight of each row
+        if (i > 0) CHECK(at[i] > at[i - 1]);
       }
+      CHECK(int64_t(at.size()) - std::ranges::count(labels, ignored_label) == 9 * K);
+      CHECK(b.labelled == 9 * K);
       all.insert(all.end(), {r.ids, r.labels});
     }
     return all;
