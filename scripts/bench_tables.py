@@ -62,7 +62,7 @@ def prediction_table(root):
         rows = ["| op | shape | floor f / b | predicted f / b | measured f / b | measured over predicted |", "|---|---|---|---|---|---|"]
         commits = set()
         for path in sorted(folder.glob("*.jsonl")):
-            for r in last_records(path, ("op", "shape", "dtype")):
+            for r in [r for r in last_records(path, ("op", "shape", "dtype")) if "passes" in r]:
                 # The longest of the predictions that name this op and how its shape begins.
                 key = max((k for k in predicted if f"{r.get('op')} {r.get('shape')}".startswith(k)), key=len, default=None)
                 if key is None:
@@ -106,6 +106,36 @@ def precision_rows(records):
         rows.append(f"| {arch}{' + PoST' if post else ''} | {mean['f32']:.4f} | {mean['bf16']:.4f} ({mean['bf16'] - mean['f32']:+.4f}) | "
                     f"{apart('bf16')} | {apart('f32 in two halves')} |")
     return rows
+
+
+def peers_table(root):
+    """Peers beside our own: of each op, what was measured last."""
+    def pair(r, key):
+        theirs, ours, ratio = (r.get(k) for k in (f"peer_{key}_ms", f"ours_{key}_ms", f"{key}_ratio"))
+        if not theirs:
+            return "- | -"
+        return f"{theirs:.3f} / {ours:.3f} ms | {'-' if ratio is None else f'{ratio:.2f}'}" if ours else f"{theirs:.3f} ms | -"
+
+    text = []
+    for path in sorted((root / "bench/records").glob("*/peers.jsonl")):
+        commits = {}  # of each op, the newest one measured
+        for line in path.read_text().splitlines():
+            r = json.loads(line)
+            commits[r["op"]] = r["commit"]
+        records = [r for r in last_records(path, ("op", "shape", "peer", "version", "commit")) if r["commit"] == commits[r["op"]]]
+        text += [f"{records[0]['device']}, commit {', '.join(sorted(set(commits.values())))} (`scripts/bench_peers.py`), bf16:", "",
+                 "| op | shape | peer, version | forward: peer / ours | ratio | forward and backward: peer / ours | ratio |", "|---|---|---|---|---|---|---|"]
+        notes = []
+        for r in records:
+            mark = ""
+            if "error" in r:
+                if r["error"] not in notes:
+                    notes.append(r["error"])
+                mark = f" ({notes.index(r['error']) + 1})"
+            shape = re.sub(r" (decay|factor|eps=\S+).*?(?= added| gate|$)", "", r["shape"])
+            text.append(f"| `{r['op']}` | {shape} | {r['peer']} {r['version']}{mark} | {pair(r, 'forward')} | {pair(r, 'forward_backward')} |")
+        text += [""] + [f"({i + 1}) {note}" + ("  " if i + 1 < len(notes) else "\n") for i, note in enumerate(notes)]
+    return "\n".join(text or ["No record yet: `scripts/bench_peers.py` on a GPU with PyTorch and Triton makes one.", ""])
 
 
 def levels_table(root):
@@ -167,6 +197,7 @@ def main():
     fill(root / "docs/training_gpu.md", "shipped", from_records(root, "train", ("config", "sets"), training_rows), check)
     fill(root / "docs/training_gpu.md", "precision", from_records(root, "precision", ("arch", "post", "seed", "precision"), precision_rows), check)
     fill(root / "docs/profiling.md", "ladder", levels_table(root), check)
+    fill(root / "docs/profiling.md", "peers", peers_table(root), check)
 
 
 if __name__ == "__main__":
