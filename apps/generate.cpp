@@ -37,20 +37,18 @@ int generate(const Options& o, const Common& common) {
           "generate: writing to standard output failed");
   };
   write(prompt);
-  const auto chosen = [&](const Tensor& logits, int64_t i) {  // the new token i, from the last row of [n,V]
-    const std::vector<double> row = to_doubles(logits.rows(logits.size(0) - 1, logits.size(0)));
-    return sample(std::span(row).first(size_t(tokenizer->vocab())), o.sampling, i);
-  };
+  const auto chosen = [&](const Tensor& logits, int64_t i) { return next_token(logits, tokenizer->vocab(), o.sampling, i); };
   using Clock = std::chrono::steady_clock;
   Clock::time_point decoding = Clock::now();
   double seconds = 0;  // from the first new token to the last
   if (o.tokens > 0) {
+    const LanguageModel& model = *trained.model;
     const int64_t T = int64_t(ids.size());
     Tape tape = Tape::constants();
     ModelState state;
-    const Tensor logits = trained.model->logits(tape, from_host<int32_t>(device, {1, T}, ids), {}, &state).value;
-    int32_t id = chosen(logits.reshape(Shape{T, logits.size(2)}), 0);
-    Decoder decoder(*trained.model, state, device.kind() == DeviceKind::cuda && !o.no_graph);
+    const Var x = model.trunk(tape, from_host<int32_t>(device, {1, T}, ids), {}, &state);
+    int32_t id = chosen(model.head_logits(tape, model.rows_at(x, from_host(device, {1}, std::vector{int32_t(T - 1)}))).value, 0);
+    Decoder decoder(model, state, device.kind() == DeviceKind::cuda && !o.no_graph);
     decoding = Clock::now();
     while (id != tokenizer->eod()) {
       made.push_back(id);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "apps/sample.h"
 #include "nn/decoder.h"
 #include "tensor/error.h"
 #include "tensor/ops/argmax.h"
@@ -71,11 +72,6 @@ ModelState stack(std::vector<ModelState>& ones) {
     ++i;
   });
   return all;
-}
-
-int32_t likeliest(std::span<const double> logits, int64_t vocab) {
-  const auto known = logits.first(size_t(std::min<int64_t>(vocab, int64_t(logits.size()))));
-  return int32_t(std::ranges::max_element(known) - known.begin());
 }
 
 using Tokens = std::span<const int32_t>;
@@ -160,7 +156,7 @@ Shared shared_contexts(std::span<const Question> questions) {
 }  // namespace
 
 std::vector<std::vector<TokenScore>> ModelPredictor::ask(std::span<const Question> questions, Softmax softmax) {
-  const int64_t B = int64_t(questions.size()), D = model_.config.d_model, V = model_.embedding.value.size(0);
+  const int64_t B = int64_t(questions.size()), V = model_.embedding.value.size(0);
   std::vector<std::vector<TokenScore>> scores;
   for (const Question& q : questions) {
     check(!q.targets.empty() && q.targets.size() <= q.input.size(), "score: wants 1 to {} targets, the tokens of the input; got {}", q.input.size(),
@@ -203,13 +199,12 @@ std::vector<std::vector<TokenScore>> ModelPredictor::ask(std::span<const Questio
     }
     Tape tape = Tape::constants();
     const Var x = model_.trunk(tape, from_host<int32_t>(model_.device, {B, n}, ids), {}, &state);
-    const Var rows = reshape(x, {B * n, D});
     const size_t at_once = size_t(std::max<int64_t>(1, head_elements / V));
     for (size_t i = 0; i < wanted.size(); i += at_once) {
       const std::span<const Wanted> some = std::span(wanted).subspan(i, std::min(at_once, wanted.size() - i));
       std::vector<int32_t> which;
       for (const Wanted& w : some) which.push_back(w.row);
-      const Var chosen = embedding(rows, from_host<int32_t>(model_.device, {int64_t(which.size())}, which));
+      const Var chosen = model_.rows_at(x, from_host<int32_t>(model_.device, {int64_t(which.size())}, which));
       const Tensor some_logits = model_.head_logits(tape, chosen).value;
       if (softmax == Softmax::fp32) {
         std::vector<int32_t> targets;
@@ -236,7 +231,7 @@ std::vector<std::vector<int32_t>> write_on(const LanguageModel& model, std::span
   std::vector<std::vector<int32_t>> written(B);
   if (B == 0 || how.tokens == 0) return written;
   std::vector<ModelState> states(B);
-  std::vector<int32_t> next(B);
+  std::vector<Tensor> first;  // logits [1,V] behind each prompt
   for (size_t b = 0; b < B; ++b) {
     const std::vector<int32_t>& prompt = prompts[b];
     check(!prompt.empty(), "generate: a prompt must have a token; one has none");
@@ -247,9 +242,10 @@ std::vector<std::vector<int32_t>> write_on(const LanguageModel& model, std::span
       const Var x = model.trunk(tape, from_host<int32_t>(model.device, {1, n}, std::span(prompt).subspan(size_t(begin), size_t(n))), {}, &states[b]);
       if (begin + n < T) continue;
       const Var last = constant(reshape(x, {n, D}).value.rows(n - 1, n));
-      next[b] = likeliest(to_doubles(model.head_logits(tape, last).value), how.vocab);
+      first.push_back(model.head_logits(tape, last).value);
     }
   }
+  std::vector<int32_t> next = likeliest(stack(first), how.vocab);
   Decoder decoder(model, stack(states), model.device.kind() == DeviceKind::cuda);
   states.clear();
   std::vector<char> ended(B, 0);
@@ -261,10 +257,7 @@ std::vector<std::vector<int32_t>> write_on(const LanguageModel& model, std::span
       else written[b].push_back(next[b]), open = true;
     }
     if (!open || i + 1 == how.tokens) return written;
-    const Tensor& logits = decoder.step(next);  // rows that have ended go on, and are not looked at
-    const std::vector<double> values = to_doubles(logits);
-    const size_t V = size_t(logits.size(1));
-    for (size_t b = 0; b < B; ++b) next[b] = likeliest(std::span(values).subspan(b * V, V), how.vocab);
+    next = likeliest(decoder.step(next), how.vocab);  // rows that have ended go on, and are not looked at
   }
 }
 

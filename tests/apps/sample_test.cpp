@@ -11,11 +11,26 @@
 
 using namespace taper;
 
-TEST_CASE("sample: temperature 0 is the likeliest, ties go to the lower id") {
-  CHECK(sample(std::vector<double>{1, 3, 2}, {.temperature = 0}, 0) == 1);
-  CHECK(sample(std::vector<double>{3, 1, 3}, {.temperature = 0}, 7) == 0);
+TEST_CASE("sample: of one token left it is that one") {
   CHECK(sample(std::vector<double>{1, 3, 2}, {.top_k = 1}, 5) == 1);
   CHECK(sample(std::vector<double>{1, 3, 2}, {.top_p = 1e-9}, 5) == 1);
+}
+
+TEST_CASE("likeliest: of the known ids, ties go to the lowest; next_token takes it at temperature 0, else a draw") {
+  Device& cpu = open_device("cpu");
+  const auto rows = [&](const std::vector<float>& x) { return from_host<float>(cpu, {int64_t(x.size()) / 4, 4}, x); };
+  const Tensor three = rows({1, 3, 2, 9, /**/ 3, 1, 3, 9, /**/ -1, -2, -1, -3});
+  CHECK(likeliest(three, 3) == std::vector<int32_t>{1, 0, 0});
+  CHECK(likeliest(three, 4) == std::vector<int32_t>{3, 3, 0});
+  CHECK(likeliest(three, 100) == std::vector<int32_t>{3, 3, 0});
+  CHECK(next_token(rows({3, 1, 3, 9}), 3, {.temperature = 0}, 7) == 0);
+  CHECK(next_token(rows({3, 1, 3, 9}), 4, {.temperature = 0}, 7) == 3);
+  const Tensor even = rows({0, 0, 0, 50});
+  for (int i = 0; i < 50; ++i) CHECK(next_token(even, 3, {.seed = 2}, i) == sample(std::vector<double>{0, 0, 0}, {.seed = 2}, i));
+  const float none = -std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+  CHECK(next_token(rows({none, nan, 0, 9}), 3, {.temperature = 0}, 0) == 2);
+  CHECK_THROWS_WITH_AS(next_token(rows({none, none, none, 9}), 3, {.temperature = 0}, 0), "generate: the model's logits must be finite; the largest is -inf", Error);
+  CHECK_THROWS_WITH_AS(next_token(rows({nan, nan, nan, 9}), 3, {.temperature = 0}, 0), "generate: the model's logits must be finite; the largest is nan", Error);
 }
 
 TEST_CASE("sample: frequencies are the softmax's, at any temperature and cut") {

@@ -318,4 +318,8 @@ TEST_CASE("write_on: each row as it would be alone, by one pass over all that ca
     CHECK(stopped[b] == std::vector<int32_t>(together[b].begin(), end));
   }
   CHECK(write_on(model, prompts, {.tokens = 0, .vocab = 40})[1].empty());
+  // Ids that the tokenizer does not know are not chosen, however likely.
+  const auto known = write_on(model, prompts, {.tokens = 12, .vocab = 7});
+  for (const auto& row : known) CHECK(std::ranges::max(row) < 7);
+  CHECK(known != together);
 }

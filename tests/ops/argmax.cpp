@@ -18,10 +18,10 @@ Device& device() {
 }
 
 template <class T>
-std::vector<int32_t> of(const std::vector<T>& x, int64_t V) {
+std::vector<int32_t> of(const std::vector<T>& x, int64_t V, int64_t among = 0) {
   const int64_t rows = int64_t(x.size()) / V;
   const Tensor y(device(), {rows}, Dtype::i32);
-  kernels::argmax({.x = from_host<T>(device(), {rows, V}, x), .y = y});
+  kernels::argmax({.x = from_host<T>(device(), {rows, V}, x), .y = y, .among = among});
   return to_host<int32_t>(y);
 }
 
@@ -32,23 +32,27 @@ void the_first_of_the_largest() {
   expect(of<float>({nan, 1, 2, /**/ 1, nan, 0, /**/ nan, nan, nan, /**/ nan, -inf, nan}, 3) == Rows{2, 0, 0, 1}, "NaN is below all");
   expect(of<double>({1, 1 + 1e-15, /**/ 1 + 1e-15, 1}, 2) == Rows{1, 0}, "f64 to its last digit");
   expect(of<float>({7, 8}, 1) == Rows{0, 0}, "rows of one");
+  const std::vector<float> wide{1, 0, 2, 9, /**/ 4, 5, 5, 6, /**/ nan, nan, nan, 1};
+  expect(of<float>(wide, 4, 3) == Rows{2, 1, 0}, "the first three alone");
+  expect(of<float>(wide, 4, 1) == Rows{0, 0, 0}, "the first alone");
+  expect(of<float>(wide, 4, 4) == of<float>(wide, 4) && of<float>(wide, 4, 9) == of<float>(wide, 4), "as many as there are, or more");
 }
 
 template <class T>
 void against_a_plain_search(const char* what) {
   const Random random(3, "argmax");
-  for (const int64_t V : {2, 31, 32, 33, 255, 1000, 8193}) {
-    const int64_t rows = 37;
+  for (const auto& [V, rows] : {std::pair{2, 37}, {31, 600}, {32, 37}, {33, 600}, {255, 513}, {1000, 512}, {1025, 3}, {8193, 37}}) {
+    const int64_t among = V - V / 4;
     std::vector<T> x;  // few different numbers: many ties
-    for (int64_t i = 0; i < rows * V; ++i) x.push_back(T(float(random.below(uint64_t(i), 19)) - 9));
+    for (int64_t i = 0; i < int64_t(rows) * V; ++i) x.push_back(T(float(random.below(uint64_t(i), 19)) - 9));
     std::vector<int32_t> want;
     for (int64_t r = 0; r < rows; ++r) {
       int32_t best = 0;
-      for (int64_t v = 1; v < V; ++v)
+      for (int64_t v = 1; v < among; ++v)
         if (float(x[size_t(r * V + v)]) > float(x[size_t(r * V + best)])) best = int32_t(v);
       want.push_back(best);
     }
-    expect(of<T>(x, V) == want, "{}", what);
+    expect(of<T>(x, V, among) == want, "{} [{},{}]", what, rows, V);
   }
 }
 
