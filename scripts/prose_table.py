@@ -115,8 +115,9 @@ def page(runs, options):
     asked = [r for r in runs if r["needles"]]
     if asked:
         names = list(asked[0]["needles"]["results"])
+        samples = next(iter(asked[0]["needles"]["configs"][names[0]]["lengths"].values()))["samples"]
         out += ["## Needles", "",
-                "Share of values found in greedy continuations, in %, ruler-like sentences and built-in running text, 100 samples a length, mean over the seeds.", ""]
+                f"Share of values found in greedy continuations, in %, ruler-like sentences and built-in running text, {samples} samples a length, mean over the seeds.", ""]
         columns = sorted({(t, int(k)) for t in names for k in lengths(asked[0]["needles"]["results"][t])})
         out += table(["model"] + [f"{t.removeprefix('niah_')} {k}" for t, k in columns],
                      [[title(m)] + [f"{100 * mean(lengths(r['needles']['results'][t])[k] for r in of(asked, m)):.0f}" for t, k in columns] for m in models if of(asked, m)])
@@ -124,7 +125,7 @@ def page(runs, options):
             f"{command} --jobs {options.jobs}",
             "for r in runs/prose/*/; do r=${r%/}",
             "  taper --json eval $r --by-position > $r.position.json",
-            f"  taper --json eval $r --tasks {','.join(names) if asked else 'niah_single_1'} --limit 100"
+            f"  taper --json eval $r --tasks {','.join(names) if asked else 'niah_single_1'} --limit {samples if asked else 100}"
             + (f" --length {' '.join(str(k) for k in sorted({k for _, k in columns}))}" if asked else "") + " > $r.needles.json",
             "done", "scripts/prose_table.py runs/prose", "```", "",
             f"Seeds: {', '.join(f'{title(m)} {n}' for m, n in seeds.items())}. Configurations: `configs/prose/`."]
