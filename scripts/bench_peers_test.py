@@ -53,7 +53,7 @@ def a_run_keeps_what_each_peer_did():
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         for path, text in {"taper": FAKE_TAPER, "torch/__init__.py": FAKE_TORCH, "torch/nn/__init__.py": "", "torch/nn/functional.py": "",
-                           "triton/__init__.py": "__version__ = '8.8'\n", "triton/runtime/__init__.py": "",
+                           "triton/__init__.py": "__version__ = '8.8'\n", "triton/runtime/__init__.py": "", "triton/testing.py": "",
                            "triton/runtime/autotuner.py": "class Autotuner: pass\n"}.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(text)
