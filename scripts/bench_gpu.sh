@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Times every scan, the head's loss, the matmul ladder and a training step of each architecture on the GPU, and appends the records to
-# bench/records/<device>/. bench_gpu.sh [--build DIR] [--commit HASH]; README's tables: scripts/bench_tables.py
+# bench/records/<device>/. bench_gpu.sh [--build DIR] [--commit HASH]; README's tables: scripts/bench_tables.py; peers beside them: scripts/bench_peers.py
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=build-cuda commit=$(git rev-parse --short HEAD 2> /dev/null || echo unknown)
