@@ -61,7 +61,7 @@ void read_log(History& run, const char* name, bool expected, F&& take) {
     run.notes.push_back(fmt::format("{}: not read to its end: {}", name, e.what()));
   }
   if (bad)
-    run.notes.push_back(fmt::format("{}:{}: not a line of this log{}; left out", name, first_bad, bad > 1 ? fmt::format(" (nor are {} more)", bad - 1) : ""));
+    run.notes.push_back(fmt::format("{}:{}: not a line of this log{}; left out", name, first_bad, bad > 1 ? fmt::format(" (nor {} {} more)", bad > 2 ? "are" : "is", bad - 1) : ""));
 }
 
 // Lines of a step already there are of a time that a resumed run did not count.
@@ -126,6 +126,7 @@ void read_spectra(History& run) {
       if (l.rate.empty() || l.time_constant.size() != l.rate.size() || l.alpha.size() != l.rate.size())
         throw Json::type_error::create(302, "of different lengths", &layer);
     }
+    if (s.layers.empty()) throw Json::type_error::create(302, "no layers", &line);
     if (!run.spectra.empty() && run.spectra.back().layers.size() != s.layers.size()) throw Json::type_error::create(302, "other layers", &line);
     take_back(run.spectra, s.step);
     run.spectra.push_back(s);

@@ -172,7 +172,7 @@ std::string spectrum_section(const std::vector<History>& runs) {
                     "without what the input adds. Charts: time constants in tokens, on a logarithmic axis, over the steps of training; the dotted line is the training length.</p>\n";
   for (size_t r = 0; r < runs.size(); ++r) {
     const History& run = runs[r];
-    if (run.spectra.empty() || run.spectra.back().layers.empty()) continue;
+    if (run.spectra.empty()) continue;
     const size_t layers = run.spectra.back().layers.size();
     out += fmt::format("<details class=\"run r{}\"{}><summary>{}{}</summary><p class=\"caption\">{} layers of {} {}s. {}</p>{}{}{}</details>\n", r, r < few_runs ? " open" : "", key_of(r), escape(run.name), layers,
                        heads_of(run), unit_of(run), ranks(run), over_training(run, int(r), y, records), maps(run, low, high), table(run));

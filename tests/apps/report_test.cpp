@@ -286,14 +286,14 @@ TEST_CASE("report: broken, unfinished and missing logs are notes; what is whole 
   write_run(s / "a");
   const Path metrics = s / "a" / "metrics.jsonl";
   append(metrics, "{\"step\":50,\n\n[1,2]\n{\"step\":\"x\",\"tokens\":1}\n{\"step\":60,\"tokens\":600,\"loss\":null,\"norm\":null,\"lr\":1}\n{\"step\":70,\"tok");
-  write_file(s / "a" / "spectra.jsonl", "{\"step\":0,\"layers\":[{\"rate\":[1],\"time_constant\":[1,2],\"alpha\":[1]}]}\n");
+  write_file(s / "a" / "spectra.jsonl", "{\"step\":0,\"layers\":[]}\n{\"step\":0,\"layers\":[{\"rate\":[1],\"time_constant\":[1,2],\"alpha\":[1]}]}\n");
   fs::remove(s / "a" / "timings.jsonl");
   History a = read_history(s / "a");
   CHECK(a.notes == std::vector<std::string>{
                        "metrics.jsonl: the last line is not whole: the run is being written, or was cut off; left out",
                        "metrics.jsonl:8: not a line of this log (nor are 2 more); left out",
                        "loss or gradient was not finite at 1 logged step, first at step 60",
-                       "spectra.jsonl:1: not a line of this log; left out"});
+                       "spectra.jsonl:1: not a line of this log (nor is 1 more); left out"});
   CHECK(a.steps.size() == 6);
   const Ended e = run(s, {"report", (s / "a").string()});
   CHECK(e.code == 0);
