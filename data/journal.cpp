@@ -4,6 +4,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "data/utf8.h"
 #include "tensor/error.h"
 
 namespace taper {
@@ -17,6 +18,13 @@ void put(std::string& to, const std::vector<T>& values) {
   to.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T));
 }
 void put(std::string& to, uint64_t value) { to.append(reinterpret_cast<const char*>(&value), sizeof value); }
+
+// JSON holds UTF-8 alone, the name of a file any bytes. Two names that become one are told apart by their files' sizes and sums.
+std::string shown(const std::string& name) {
+  std::string text;
+  replace_invalid_utf8(name, text);
+  return text;
+}
 
 struct Reader {
   std::string_view rest;
@@ -99,7 +107,7 @@ Journal read_journal(const Path& directory) {
   return j;
 }
 
-std::string file_record(const InputFile& f) { return Json{f.path.string(), f.size, f.modified, f.sum, f.held_out}.dump() + "\n"; }
+std::string file_record(const InputFile& f) { return Json{shown(f.path.string()), f.size, f.modified, f.sum, f.held_out}.dump() + "\n"; }
 
 void check_files(const Path& directory, const Journal& journal, std::vector<InputFile>& files) {
   const Path path = directory / journal_files_name;
@@ -111,17 +119,17 @@ void check_files(const Path& directory, const Journal& journal, std::vector<Inpu
     const size_t end = rest.find('\n');
     const Json was = Json::parse(rest.substr(0, end), nullptr, false);
     rest.remove_prefix(end == rest.npos ? rest.size() : end + 1);
-    check(was.is_array() && was.size() == 5, Exit::bad_data, "{}: damaged, so that the unfinished work cannot go on; start over with --restart",
-          path.string());
+    check(was.is_array() && was.size() == 5 && was[0].is_string() && was[3].is_number_unsigned() && was[4].is_boolean(), Exit::bad_data,
+          "{}: damaged, so that the unfinished work cannot go on; start over with --restart", path.string());
     const std::string name = was[0];
-    check(i < files.size() && files[i].path == name && files[i].held_out == was[4], Exit::bad_data,
+    check(i < files.size() && shown(files[i].path.string()) == name && files[i].held_out == was[4], Exit::bad_data,
           "{}: file {} of the inputs was this one when the work stopped; now it is {}; give the same inputs, or start over with --restart", name,
           i + 1, i < files.size() ? files[i].path.string() : "missing");
     InputFile& now = files[i];
     now.sum = was[3];
     // A copy has another time; then its bytes decide.
     const bool same = now.size == was[1] && (now.modified == was[2] || (now.sum != 0 && checksum_file(now.path) == now.sum));
-    check(same, Exit::bad_data, "{}: is not what it was when it was packed; bring it back, or start over with --restart", name);
+    check(same, Exit::bad_data, "{}: is not what it was when it was packed; bring it back, or start over with --restart", now.path.string());
   }
 }
 

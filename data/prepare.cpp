@@ -21,6 +21,7 @@
 #include "data/shard.h"
 #include "data/split_shards.h"
 #include "data/tokenizer.h"
+#include "data/unicode.h"
 #include "tensor/error.h"
 #include "tensor/parallel.h"
 
@@ -64,6 +65,8 @@ class Preparation {
     check(options.shard_tokens >= 1, Exit::bad_config, "prepare: a shard holds at least 1 token; got {}",
           options.shard_tokens);
     check(options.unit_bytes >= 1 && options.batch_bytes >= 1, "prepare: units and batches hold at least a byte");
+    check(valid_utf8(options.text_field) == options.text_field.size(), Exit::bad_config,
+          "prepare: the field of JSON lines must be UTF-8, as they are; '{}' is not", options.text_field);
     check(!options.inputs.empty(), Exit::no_input, "prepare: no input was named");
     std::error_code error;
     check(options.overwrite || !std::filesystem::exists(options.output, error) ||

@@ -422,6 +422,19 @@ TEST_CASE("unfinished work of other options or inputs is refused, and stays") {
     refused(o, Exit::bad_data, "journal: damaged");
   }
   write_file(dir / "out.partial/journal", journal);
+  const std::string record = read_file(dir / "out.partial/journal.files");
+  const auto damaged = [&](const std::string& from, const std::string& to) {
+    std::string bad = record;
+    REQUIRE(bad.find(from) != std::string::npos);
+    write_file(dir / "out.partial/journal.files", bad.replace(bad.find(from), from.size(), to));
+    refused(o, Exit::bad_data, "journal.files: damaged, so that the unfinished work cannot go on; start over with --restart");
+  };
+  damaged("[", " ");
+  damaged("false", "    0");
+  damaged("\"" + (dir / "in/a.jsonl").string() + "\"", "[" + std::string((dir / "in/a.jsonl").string().size(), ' ') + "]");
+  write_file(dir / "out.partial/journal.files", record.substr(0, 20));
+  refused(o, Exit::bad_data, "journal.files: truncated: ");
+  write_file(dir / "out.partial/journal.files", record);
   CHECK(prepare(o).resumed_documents > 0);  // nothing of the above did it any harm
   prepare(options_for(dir, "whole"));
   CHECK((shards_in(dir / "out") == shards_in(dir / "whole")));
@@ -434,6 +447,29 @@ TEST_CASE("unfinished work of other options or inputs is refused, and stays") {
   CHECK(prepare(other).resumed_documents == 0);
   CHECK(!fs::exists(dir / "out.partial"));
   CHECK(!fs::exists(dir / "out/validation-00000.shard"));
+}
+
+TEST_CASE("a file whose name is not UTF-8 is packed and saved as any other; of two whose names look alike each is itself") {
+  const Scratch dir;
+  fs::create_directories(dir / "in");
+  for (const char* name : {"in/a\xe8.txt", "in/a\xe9.txt"}) write_file(dir / name, words(uint64_t(uint8_t(name[4])), 400'000));
+  const PrepareOptions o = options_for(dir, "out");
+  stop_after(o, 30, true, "stopped");
+  CHECK(read_file(dir / "out.partial/journal.files").find("in/a\xef\xbf\xbd.txt\"") != std::string::npos);
+  const Path first = dir / "in/a\xe8.txt", second = dir / "in/a\xe9.txt";
+  fs::rename(first, dir / "in/b");  // the names change places
+  fs::rename(second, first);
+  fs::rename(dir / "in/b", second);
+  expect_failure([&] { prepare(o); }, Exit::bad_data, first.string() + ": is not what it was when ");
+  fs::rename(first, dir / "in/b");
+  fs::rename(second, first);
+  fs::rename(dir / "in/b", second);
+  CHECK(prepare(o).files == 2);
+  prepare(options_for(dir, "whole"));
+  CHECK((shards_in(dir / "out") == shards_in(dir / "whole")));
+  PrepareOptions field = options_for(dir, "other");
+  field.text_field = "t\xe9";
+  expect_failure([&] { prepare(field); }, Exit::bad_config, "prepare: the field of JSON lines must be UTF-8, as they are; 't\xe9' is not");
 }
 
 TEST_CASE("a bad line stops the work; repaired, or passed over by a policy, it goes on from there") {

@@ -29,7 +29,7 @@ inline void expect_failure(const std::function<void()>& f, Exit code, const std:
   try {
     f();
   } catch (const Error& e) {
-    INFO(e.what());
+    INFO(std::string(e.what()));  // of a char* doctest shows the address
     CHECK(e.code == code);
     const bool found = std::string(e.what()).find(text) != std::string::npos;
     CHECK_MESSAGE(found, "wanted: ", text);
