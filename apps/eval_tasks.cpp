@@ -12,6 +12,7 @@
 #include "apps/ticker.h"
 #include "apps/trained.h"
 #include "apps/zero_shot_eval.h"
+#include "data/sha256.h"
 #include "data/tasks/python_text.h"
 #include "tensor/error.h"
 
@@ -45,9 +46,9 @@ std::vector<std::string> named_tasks(const TaskOptions& o) {
   return all;
 }
 
-void replace_words(std::vector<std::string>& words, const std::string& file) {
-  if (file.empty()) return;
+void replace_words(std::vector<std::string>& words, const std::string& file, std::string& digest) {
   const std::string text = read_file(file);
+  digest = sha256(text);
   words.clear();
   for (const std::string_view w : python::words(text)) words.emplace_back(w);
   std::ranges::sort(words);
@@ -60,11 +61,13 @@ RulerMaterials materials_of(const TaskOptions& o, int64_t longest) {
                    .haystack = o.haystack.empty() ? Haystack::synthetic(longest) : Haystack::of_files({o.haystack.begin(), o.haystack.end()}, longest),
                    .words = built_in_words(), .squad = {}, .hotpot = {}};
   if (m.haystack.repeated()) fmt::print(stderr, "eval: the haystack is shorter than {} words, and repeated\n", longest);
-  replace_words(m.words.adjectives, o.adjectives);
-  replace_words(m.words.nouns, o.nouns);
-  replace_words(m.words.verbs, o.verbs);
-  if (!o.squad.empty()) m.squad = read_squad(o.squad);
-  if (!o.hotpot.empty()) m.hotpot = read_hotpot(o.hotpot);
+  if (!o.templates.empty()) m.given["templates"] = m.templates.digest();
+  for (const std::string& file : o.haystack) m.given["haystack"] = sha256(m.given["haystack"] + sha256(read_file(file)));
+  if (!o.adjectives.empty()) replace_words(m.words.adjectives, o.adjectives, m.given["words-adj"]);
+  if (!o.nouns.empty()) replace_words(m.words.nouns, o.nouns, m.given["words-noun"]);
+  if (!o.verbs.empty()) replace_words(m.words.verbs, o.verbs, m.given["words-verb"]);
+  if (!o.squad.empty()) m.squad = read_squad(o.squad), m.given["squad"] = sha256(read_file(o.squad));
+  if (!o.hotpot.empty()) m.hotpot = read_hotpot(o.hotpot), m.given["hotpot"] = sha256(read_file(o.hotpot));
   return m;
 }
 
@@ -121,6 +124,8 @@ int eval_tasks(const TaskOptions& o, const Common& common) {
   RulerEvaluation ruler_how{.lengths = o.lengths, .samples = o.limit ? o.limit : 500, .batch = o.batch ? o.batch : 8, .seed = uint64_t(o.seed),
       .compat = o.compat, .tokens = {}};
   if (ruler_how.lengths.empty()) ruler_how.lengths = {1024, 2048, 4096};
+  for (const int64_t length : ruler_how.lengths)
+    check(std::ranges::count(ruler_how.lengths, length) == 1, Exit::usage, "eval: --length {} is given twice", length);
   std::optional<RulerMaterials> materials;
   if (ruler) materials = materials_of(o, std::ranges::max(ruler_how.lengths));
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "apps/json_text.h"
 #include "data/sha256.h"
 #include "data/tasks/metrics.h"
 #include "data/tasks/python_text.h"
@@ -16,10 +17,18 @@ using Json = nlohmann::ordered_json;
 namespace {
 
 // Into a task's configs: what its samples follow from.
-std::vector<std::pair<std::string, std::string>> notes_of(const RulerTask& t, const RulerMaterials& materials, const RulerEvaluation& how) {
-  return {{"templates", t.published() ? "\"ruler\"" : "\"ruler-like\""}, {"haystack", Json(materials.haystack.name()).dump()}, {"seed",
-      std::to_string(how.seed)},
-          {"compat", how.compat ? "true" : "false"}};
+std::vector<std::pair<std::string, std::string>> notes_of(const std::string& task, const RulerTask& t, const RulerMaterials& materials,
+                                                          const RulerEvaluation& how) {
+  const bool qa = task.starts_with("qa_");
+  Json given = Json::object();  // of what the user brought, that which this task may read
+  for (const auto& [what, digest] : materials.given)
+    if (what == "templates" || qa == (what == "squad" || what == "hotpot")) given[what] = digest;
+  if (qa) given.erase(task == "qa_squad" ? "hotpot" : "squad");
+  return {{"templates", t.published() ? "\"ruler\"" : "\"ruler-like\""},
+          {"haystack", json_text(Json(materials.haystack.name()))},
+          {"seed", std::to_string(how.seed)},
+          {"compat", how.compat ? "true" : "false"},
+          {"given", given.dump()}};
 }
 
 }  // namespace
@@ -27,7 +36,7 @@ std::vector<std::pair<std::string, std::string>> notes_of(const RulerTask& t, co
 bool is_finished(const TaskResult& before, const std::vector<std::unique_ptr<RulerTask>>& fitted, const RulerMaterials& materials, const RulerEvaluation& how) {
   for (const int64_t length : how.lengths)
     if (std::ranges::find(before.metrics, std::to_string(length), &Metric::name) == before.metrics.end()) return false;
-  for (const auto& note : notes_of(*fitted.at(0), materials, how))
+  for (const auto& note : notes_of(before.task, *fitted.at(0), materials, how))
     if (std::ranges::find(before.notes, note) == before.notes.end()) return false;
   return true;
 }
@@ -92,7 +101,7 @@ TaskResult evaluate_ruler(const Writer& writer, const std::string& task, const s
     lengths[name] = {{"samples", count}, {"size", t.size()}, {"mean_prompt_tokens", tokens.value() / double(count)}, {"longest_prompt_tokens", longest},
         {"max_gen_toks", t.new_tokens()}};
     result.hash = sha256(hashes);
-    result.notes = notes_of(t, materials, how);
+    result.notes = notes_of(task, t, materials, how);
     result.notes.push_back({"lengths", lengths.dump()});
     if (how.finished) how.finished(result);
   }

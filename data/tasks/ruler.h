@@ -15,6 +15,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -52,6 +53,7 @@ struct RulerMaterials {
   Haystack haystack;
   Words words;
   QaDocuments squad, hotpot;  // empty: not there
+  std::map<std::string, std::string> given = {};  // SHA-256 of what the user brought, by its option: haystack, words-adj, ..., squad
 };
 
 struct RulerOptions {

@@ -88,6 +88,12 @@ bool Templates::published(std::initializer_list<const char*> names) const {
   return std::ranges::all_of(names, [&](const char* name) { return is_published(sentence(name), texts_.at(name)); });
 }
 
+std::string Templates::digest() const {
+  std::string all;
+  for (const auto& [name, text] : texts_) all += sha256(text);
+  return sha256(all);
+}
+
 std::string fill(std::string_view text, std::initializer_list<std::pair<std::string_view, std::string_view>> values) {
   std::string out;
   while (!text.empty()) {

@@ -29,6 +29,7 @@ class Templates {
   explicit Templates(const Path& directory);  // those that are there, the others built in
   const std::string& operator[](const std::string& name) const { return texts_.at(name); }
   bool published(std::initializer_list<const char*> names) const;
+  std::string digest() const;  // SHA-256 of all texts
 
  private:
   std::map<std::string, std::string> texts_;

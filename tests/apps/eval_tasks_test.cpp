@@ -131,6 +131,7 @@ TEST_CASE("eval --tasks: RULER needs no file; groups, the harness's names, and l
       "ruler-like: with this project's sentences"}) CHECK(table.out.find(text) != std::string::npos);
 
   refuses(t, eval({"--tasks", "niah_single_1,vt", "--length", "1024"}), 78, "eval: vt does not fit into --length 1024: with this tokenizer it takes ");
+  refuses(t, eval({"--tasks", "vt", "--length", "2048", "1024", "2048"}), 2, "eval: --length 2048 is given twice");
   refuses(t, eval({"--tasks", "qa_squad"}), 66, "eval: qa_squad wants --squad FILE");
   refuses(t, eval({"--tasks", "niah", "niah_single_1"}), 2, "eval: task 'niah_single_1' is named twice");
   refuses(t, eval({"--tasks", "niah", "--templates", t.dir("nowhere")}), 66, "holds no template");
@@ -229,4 +230,11 @@ TEST_CASE("eval --resume: what a results file holds is taken over, whole; other 
   CHECK(run(t, with({"--resume", "--softmax", "bf16-emulate"})).err.find("in ") == std::string::npos);
   CHECK(files() == 3);
   CHECK(run(t, with({"--resume", "--seed", "5"})).err.find("niah_single_1: in ") == std::string::npos);
+  const auto nouns = [&](const char* text) {
+    write_file(t / "nouns", text);
+    return run(t, with({"--resume", "--words-noun", t.dir("nouns")})).err.find("niah_single_1: in ") != std::string::npos;
+  };
+  CHECK_FALSE(nouns("owl elk emu"));
+  CHECK(nouns("owl elk emu"));
+  CHECK_FALSE(nouns("owl elk gnu"));  // in the same file
 }

@@ -117,6 +117,20 @@ TEST_CASE("is_finished: every length, and the same samples") {
   CHECK(is_finished(r, fitted, m, h));
   RulerEvaluation more = how({1024, 2048});
   CHECK_FALSE(is_finished(r, fitted, m, more));
-  h.seed = 1;
-  CHECK_FALSE(is_finished(r, fitted, m, h));
+  for (const auto change : {+[](RulerEvaluation& e) { e.seed = 1; }, +[](RulerEvaluation& e) { e.compat = true; }}) {
+    RulerEvaluation other = how({1024});
+    change(other);
+    CHECK_FALSE(is_finished(r, fitted, m, other));
+  }
+  // Other texts under the same names are other samples; those that the task does not read are no matter.
+  for (const auto& [what, same] : {std::pair{"haystack", false}, {"templates", false}, {"words-adj", false}, {"squad", true}, {"hotpot", true}}) {
+    CAPTURE(what);
+    RulerMaterials other = m;
+    other.given[what] = "ab12";
+    CHECK(is_finished(r, fitted, other, h) == same);
+    const TaskResult then = evaluate_ruler([](const std::vector<std::string>& p, int64_t) { return std::vector<std::string>(p.size()); }, "niah_single_1",
+                                           fitted, other, h);
+    CHECK(is_finished(then, fitted, m, h) == same);
+    CHECK(is_finished(then, fitted, other, h));
+  }
 }
