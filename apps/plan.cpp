@@ -90,7 +90,8 @@ Plan plan_run(const Config& config) {
   const size_t before = device.bytes_live();
   const auto peak = [&] { return int64_t(device.bytes_peak() - before); };
   Trainer trainer(config, device, std::make_unique<EmptySource>(config, config.train.batch, config.data.sequence, std::ranges::max(config.mqar.pairs), device));
-  int64_t matrices = 0, tiles = 1;
+  int64_t matrices = 0, packed = 0;
+  const int64_t threads = thread_count();
   const int64_t tokens = config.train.batch * config.data.sequence;
   for (const Parameter* p : trainer.model.parameters()) {
     plan.parameters += p->value.numel();
@@ -100,7 +101,8 @@ Plan plan_run(const Config& config) {
     if (p->value.rank() == 2 && !looked_up) {
       const int64_t out = p->value.size(0), in = p->value.size(1);
       matrices += out * in;
-      tiles = std::max({tiles, gemm_tiles(tokens, out), gemm_tiles(tokens, in), gemm_tiles(out, in)});
+      packed = std::max({packed, gemm_packed_bytes(tokens, out, in, threads), gemm_packed_bytes(tokens, in, out, threads),
+                         gemm_packed_bytes(out, in, tokens, threads)});
     }
     plan.table += fmt::format("{:<40} {:<18} {:>12}{}{}\n", p->name, p->value.shape().text(), p->value.numel(),
                               p->trainable ? "" : "  frozen", p->decays() ? "  decays" : "");
@@ -126,11 +128,10 @@ Plan plan_run(const Config& config) {
     judge(trainer.model, batches.next(), mqar);
   }
   plan.eval_peak = peak();
-  // This process has done all but the work. To come: a few decoded blocks and batches of the loader; the stack of each
-  // thread and what it packs for the small products of a scan; what as many as a large product keeps at work pack for it.
-  const int64_t batch_bytes = 3 * 4 * tokens, threads = thread_count();
-  plan.host = peak_resident_bytes() + (3 + config.train.accumulate) * batch_bytes + threads * (256 << 10) +
-              std::min(threads, tiles) * gemm_bytes_per_thread();
+  // This process has done all but the work. To come: a few decoded blocks and batches of the loader; the stack and heap of each
+  // thread with what it packs for the small products of a scan, measured: some 100 KiB; what is packed for the largest product.
+  const int64_t batch_bytes = 3 * 4 * tokens;
+  plan.host = peak_resident_bytes() + (3 + config.train.accumulate) * batch_bytes + threads * (128 << 10) + packed;
   return plan;
 }
 

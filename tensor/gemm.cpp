@@ -155,7 +155,9 @@ void gemm_blocked(const Gemm<float>& g) { blocked(g); }
 void gemm_blocked(const Gemm<double>& g) { blocked(g); }
 
 int64_t gemm_tiles(int64_t m, int64_t n) { return (m + tile_m - 1) / tile_m * ((n + tile_n - 1) / tile_n); }
-int64_t gemm_bytes_per_thread() { return (tile_m + tile_n) * 384 * int64_t(sizeof(float)); }
+int64_t gemm_packed_bytes(int64_t m, int64_t n, int64_t k, int64_t threads) {
+  return std::min(threads, gemm_tiles(m, n)) * (std::min(m, tile_m) + std::min(n, tile_n)) * std::min<int64_t>(k, 384) * int64_t(sizeof(float));
+}
 
 const char* gemm_backend() { return cblas_usable() ? "cblas" : "blocked"; }
 

@@ -31,10 +31,10 @@ void gemm(const Gemm<double>& g);
 void gemm_blocked(const Gemm<float>& g);
 void gemm_blocked(const Gemm<double>& g);
 
-// For predictions of memory: the tiles of a C [m,n], which is how many threads it can keep at work, and the bytes that each
-// of them packs operands into (f32; of the depth that CBLAS packs at a time, 384 or near it).
+// For predictions of memory: the tiles of a C [m,n], which is how many threads it can keep at work, and the bytes that so
+// many of these as a product has work for pack operands into (f32; of the depth that CBLAS packs at a time, 384 or near it).
 int64_t gemm_tiles(int64_t m, int64_t n);
-int64_t gemm_bytes_per_thread();
+int64_t gemm_packed_bytes(int64_t m, int64_t n, int64_t k, int64_t threads);
 
 const char* gemm_backend();  // "cblas" or "blocked"
 

@@ -145,6 +145,16 @@ TEST_CASE("gemm: row lengths beyond int are refused") {
   CHECK_THROWS_WITH(gemm(g), "gemm: k and row lengths must be below 2^31");
 }
 
+TEST_CASE("gemm: the bytes that are packed at once: of as many tiles as there are threads, none of them larger than the product") {
+  CHECK(gemm_tiles(1024, 1200) == 12);
+  CHECK(gemm_tiles(256, 512) == 1);
+  CHECK(gemm_tiles(257, 513) == 4);
+  CHECK(gemm_packed_bytes(1024, 1200, 300, 2) == 2 * (256 + 512) * 300 * 4);
+  CHECK(gemm_packed_bytes(1024, 1200, 300, 32) == 12 * (256 + 512) * 300 * 4);
+  CHECK(gemm_packed_bytes(1024, 64, 4000, 32) == 4 * (256 + 64) * 384 * 4);
+  CHECK(gemm_packed_bytes(10, 64, 7, 1) == (10 + 64) * 7 * 4);
+}
+
 // Small products run side by side inside other work; a CBLAS that shares a buffer shows here.
 TEST_CASE("gemm: products side by side have the bits of products alone") {
   Problem<float> p(64, 64, 1024, true, false, 1, 0);
