@@ -6,6 +6,7 @@
 
 #include "apps/commands.h"
 #include "apps/golden.h"
+#include "apps/json_text.h"
 #include "autograd/gradcheck.h"
 #include "autograd/trace.h"
 #include "nn/prefill.h"
@@ -221,8 +222,8 @@ bool print_goldens(const std::vector<std::string>& files) {
   bool pass = true;
   for (const std::string& file : files) {
     const GoldenRecord r = check_golden(file);
-    fmt::print("{}\n", Json{{"file", r.file}, {"case", r.architecture}, {"forward_error", r.forward_error},
-                            {"gradient_error", r.gradient_error}, {"worst", r.worst}, {"pass", r.pass}}.dump());
+    fmt::print("{}\n", json_text(Json{{"file", r.file}, {"case", r.architecture}, {"forward_error", r.forward_error},
+                                      {"gradient_error", r.gradient_error}, {"worst", r.worst}, {"pass", r.pass}}));
     pass = pass && r.pass;
   }
   return pass;

@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "apps/config_keys.h"
+#include "data/unicode.h"
 #include "tensor/error.h"
 #include "tensor/file.h"
 
@@ -117,6 +118,8 @@ class Reader {
     const size_t equals = text.find('='), dot = text.find('.');
     check(equals != text.npos && dot < equals && dot > 0 && dot + 1 < equals, Exit::usage,
           "config --set: must be section.key=value; got '{}'", text);
+    const size_t valid = valid_utf8(text);  // a run keeps its configuration as TOML, which is UTF-8
+    check(valid == text.size(), Exit::usage, "config --set: must be UTF-8; byte {} of '{}' is none", valid + 1, text);
     const std::string section = text.substr(0, dot), key = text.substr(dot + 1, equals - dot - 1), value = text.substr(equals + 1);
     if (!root_.contains(section)) root_.insert(section, toml::table{});
     toml::table* table = root_[section].as_table();

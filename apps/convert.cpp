@@ -4,8 +4,10 @@
 #include <optional>
 
 #include "apps/commands.h"
+#include "apps/json_text.h"
 #include "apps/trained.h"
 #include "data/tokenizer.h"
+#include "data/unicode.h"
 #include "nn/interchange.h"
 #include "tensor/error.h"
 #include "tensor/json.h"
@@ -165,6 +167,8 @@ int convert(const Options& o, const Common& common) {
   std::error_code error;
   check(!fs::exists(o.out, error) || fs::is_empty(o.out, error), Exit::cannot_create,
         "{}: exists; name a directory that does not", o.out);
+  check(o.to != "taper" || valid_utf8(o.out) == o.out.size(), Exit::usage,
+        "convert: {}: a run's directory stands in its config.toml, so that its name must be UTF-8; give another", o.out);
   Source s = read_source(o);
   const ModelConfig& model = s.config.model;
   const int64_t rows = vocabulary_rows(model);
@@ -203,7 +207,7 @@ int convert(const Options& o, const Common& common) {
         stderr,
         "taper: warning: no tokenizer is known for a vocabulary of {}; to evaluate or generate text, convert with --tokenizer\n",
         rows);
-  if (common.json) fmt::print("{}\n", record.dump());
+  if (common.json) fmt::print("{}\n", json_text(record));
   else
     fmt::print("{}: {}{} from {} to {}, {} tensors, {} parameters, {}\n", o.out, model.arch, model.post ? " + PoST" : "",
                s.dialect, o.to, s.tensors.size(), parameters, dtype_word(s.tensors));

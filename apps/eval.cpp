@@ -8,6 +8,7 @@
 #include "apps/eval_output.h"
 #include "apps/eval_tasks.h"
 #include "apps/evaluate.h"
+#include "apps/json_text.h"
 #include "apps/sources.h"
 #include "apps/trained.h"
 #include "tensor/error.h"
@@ -70,10 +71,10 @@ int eval(const Options& o, const Common& common) {
     }
   }
   Json all{{"checkpoint", trained.checkpoint.path.string()}, {"step", trained.checkpoint.step}, {"results", results}};
-  if (common.json) fmt::print("{}\n", all.dump());
+  if (common.json) fmt::print("{}\n", json_text(all));
   all["task"] = c.data.task, all["training_length"] = c.data.sequence, all["data"] = c.data.validation;
   const std::string name = "held_out_" + file_time(seconds_now()) + ".json";
-  output.write(name, all.dump() + "\n");
+  output.write(name, json_text(all) + "\n");
   if (!common.json && !o.output.empty()) fmt::print("{}\n", (output.directory() / name).string());
   output.say(name);
   return 0;

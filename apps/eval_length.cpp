@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/eval_output.h"
+#include "apps/json_text.h"
 #include "apps/length_behaviour.h"
 #include "apps/model_predictor.h"
 #include "apps/ticker.h"
@@ -113,11 +114,11 @@ int eval_length(const EvalLengthOptions& o, const Common& common) {
   for (const Recall& x : r.recalls)
     recalls.push_back({{"distance", x.distance}, {"loss", x.loss}, {"unseen_loss", x.unseen}, {"gain", x.gain}, {"gain_stderr", x.gain_error},
                        {"right", x.right}, {"unseen_right", x.unseen_right}});
-  const std::string json = Json{{"checkpoint", trained.checkpoint.path.string()}, {"step", trained.checkpoint.step}, {"training_length", c.data.sequence},
-                                {"length", length}, {"documents", o.documents}, {"by_position", positions}, {"by_context", contexts}, {"targets", r.targets},
-                                {"effective_context", r.effective_context}, {"passage", o.passage}, {"passages", r.passages}, {"by_distance", recalls},
-                                {"layers", spectrum_json(layers)}}
-                               .dump() + "\n";
+  const Json all{{"checkpoint", trained.checkpoint.path.string()}, {"step", trained.checkpoint.step}, {"training_length", c.data.sequence},
+                 {"length", length}, {"documents", o.documents}, {"by_position", positions}, {"by_context", contexts}, {"targets", r.targets},
+                 {"effective_context", r.effective_context}, {"passage", o.passage}, {"passages", r.passages}, {"by_distance", recalls},
+                 {"layers", spectrum_json(layers)}};
+  const std::string json = json_text(all) + "\n";
   const std::string name = "by_position_" + file_time(seconds_now()) + ".json";
   if (common.json) {
     fmt::print("{}", json);

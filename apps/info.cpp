@@ -4,6 +4,7 @@
 #include <sstream>
 
 #include "apps/commands.h"
+#include "apps/json_text.h"
 #include "apps/trained.h"
 #include "apps/version.h"
 #include "tensor/error.h"
@@ -135,7 +136,7 @@ int info(const Options& o, const Common& common) {
   } else {
     out = build_info();
   }
-  if (common.json) fmt::print("{}\n", out.dump(2));
+  if (common.json) fmt::print("{}\n", json_text(out, 2));
   else print_plain(out);
   return 0;
 }

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
+#include "apps/json_text.h"
 #include "apps/progress.h"
 #include "apps/signals.h"
 #include "tensor/error.h"
@@ -86,19 +87,18 @@ int run(const PrepareOptions& options, const Common& common) {
     print(options, report, watch.seconds());
     return 0;
   }
-  fmt::print("{}\n", nlohmann::ordered_json{{"out", options.output.string()},
-                                            {"tokenizer", options.tokenizer},
-                                            {"files", report.files},
-                                            {"skipped_files", report.skipped_files},
-                                            {"train", split_json(report.train)},
-                                            {"validation", split_json(report.validation)},
-                                            {"empty_documents", report.empty},
-                                            {"invalid_utf8", {{"left_out", report.left_out}, {"replaced", report.replaced}}},
-                                            {"forced_cuts", report.forced_cuts},
-                                            {"resumed_documents", report.resumed_documents},
-                                            {"unigram_bits_per_byte", report.unigram_bits_per_byte},
-                                            {"note", report.note}}
-                         .dump());
+  fmt::print("{}\n", json_text(nlohmann::ordered_json{{"out", options.output.string()},
+                                                      {"tokenizer", options.tokenizer},
+                                                      {"files", report.files},
+                                                      {"skipped_files", report.skipped_files},
+                                                      {"train", split_json(report.train)},
+                                                      {"validation", split_json(report.validation)},
+                                                      {"empty_documents", report.empty},
+                                                      {"invalid_utf8", {{"left_out", report.left_out}, {"replaced", report.replaced}}},
+                                                      {"forced_cuts", report.forced_cuts},
+                                                      {"resumed_documents", report.resumed_documents},
+                                                      {"unigram_bits_per_byte", report.unigram_bits_per_byte},
+                                                      {"note", report.note}}));
   return 0;
 }
 

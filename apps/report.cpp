@@ -4,6 +4,7 @@
 
 #include "apps/commands.h"
 #include "apps/history.h"
+#include "apps/json_text.h"
 #include "apps/report_page.h"
 #include "tensor/error.h"
 
@@ -33,7 +34,7 @@ int report(const Options& o, const Common& common) {
   write_file(out, page);
   for (const History& r : runs)
     for (const std::string& note : r.notes) fmt::print(stderr, "report: {}: {}\n", r.name, note);
-  if (common.json) fmt::print("{}\n", nlohmann::ordered_json{{"report", out.string()}, {"bytes", page.size()}, {"runs", runs.size()}}.dump());
+  if (common.json) fmt::print("{}\n", json_text(nlohmann::ordered_json{{"report", out.string()}, {"bytes", page.size()}, {"runs", runs.size()}}));
   else fmt::print("{}: {} run{}, {:.0f} kB\n", out.string(), runs.size(), runs.size() > 1 ? "s" : "", double(page.size()) / 1000);
   return 0;
 }

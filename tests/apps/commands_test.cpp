@@ -153,6 +153,27 @@ TEST_CASE("eval, generate, info: of a trained run and of its checkpoint alone") 
   refuses(t, {"info", t.dir("r")}, 65, "manifest.json");
 }
 
+TEST_CASE("--json: a run in a directory whose name is not UTF-8 is shown with U+FFFD, and evaluated, and reported") {
+  const Tiny t;
+  REQUIRE(run(t, t.train("r", {"--set", "train.steps=2"})).code == 0);
+  const std::string moved = t.dir("r\xe9");
+  fs::rename(t.dir("r"), moved);
+  const std::string text = "{\"text\": \"state decays\"}\n";
+  write_file(t / "text.jsonl", text);
+  for (const std::vector<std::string>& a : {std::vector<std::string>{"info", moved, "--json"}, {"report", moved, "--json"},
+                                            {"eval", moved, "--device", "cpu", "--tokens", "200", "--json"},
+                                            {"eval", moved, "--device", "cpu", "--tokens", "200", "--length", "64", "--by-position", "--json"},
+                                            {"eval", moved, "--device", "cpu", "--tasks", "text", "--data", t.dir("."), "--json"},
+                                            {"generate", moved, "--device", "cpu", "--tokens", "2", "--json"},
+                                            {"convert", moved, "--to", "post", "--out", t.dir("p\xe9"), "--json"},
+                                            {"prepare", t.dir("text"), "--out", t.dir("d\xe9"), "--json"}}) {
+    CAPTURE(a[0]);
+    const Ended e = run(t, a);
+    CHECK_MESSAGE(e.code == 0, e.err);
+    CHECK(e.out.find("\xef\xbf\xbd") != std::string::npos);
+  }
+}
+
 TEST_CASE("generate: the recurrent state carries everything: greedy text does not depend on how it was split") {
   const Tiny t;
   REQUIRE(run(t, t.train("r", {"--set", "train.steps=60"})).code == 0);

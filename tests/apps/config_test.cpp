@@ -47,6 +47,7 @@ TEST_CASE("config: a wrong type or an impossible value names its place") {
   refuses("run = 3\n" + base, "config a.toml:1:7: 'run' must be a section [run]; got 3");
   refuses(base, "config --set train.steps: [train] steps must be an integer; got the string 'many'", {"train.steps=many"});
   refuses(base, "config --set: must be section.key=value; got 'steps=3'", {"steps=3"}, Exit::usage);
+  refuses(base, "config --set: must be UTF-8; byte 10 of 'run.dir=a\xe9' is none", {"run.dir=a\xe9"}, Exit::usage);
 }
 
 TEST_CASE("config: bad TOML names line and column, a missing file is missing") {

@@ -143,6 +143,7 @@ TEST_CASE("convert: what cannot be, in one line") {
   refuses(t, convert(t.data(), "post", "x"), 66,
           "data: holds no checkpoint; config.json with model.safetensors, or a run or checkpoint of taper, is wanted");
   refuses(t, convert(ours, "post", "theirs"), 73, "theirs: exists; name a directory that does not");
+  refuses(t, convert(ours, "taper", "x\xe9"), 2, "x\xe9: a run's directory stands in its config.toml, so that its name must be UTF-8; give another");
   refuses(t, convert(ours, "fla", "x"), 78, "convert: fla has baselines only, this is mamba2 + PoST; use --to post");
   auto tokenizer = convert(theirs, "taper", "x");
   tokenizer.insert(tokenizer.end(), {"--tokenizer", "words"});
