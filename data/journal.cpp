@@ -43,7 +43,7 @@ struct Reader {
   void get(std::vector<T>& values, uint64_t count) {
     const std::string_view bytes = take(count * sizeof(T));
     values.resize(count);
-    std::memcpy(values.data(), bytes.data(), bytes.size());
+    if (count > 0) std::memcpy(values.data(), bytes.data(), bytes.size());  // of no bytes memcpy wants addresses too
   }
 };
 
