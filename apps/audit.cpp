@@ -290,7 +290,8 @@ int audit(Options o, const Common& common) {
 
 void audit_command(CLI::App& program, Common& common) {
   auto o = std::make_shared<Options>();
-  CLI::App& app = *program.add_subcommand("audit", "Prove the gradients and the decoding of a configuration's model, in f64: all of it, or what the options name");
+  CLI::App& app = *program.add_subcommand("audit",
+                                          "Prove the gradients and the decoding of a configuration's model, in f64: all of it, or what the options name");
   config_options(app, o->config, false);
   app.add_option("--paths", o->aliases, "Print the gradient paths of these parameters inside a mixer: theta,delta")->delimiter(',');
   app.add_flag("--gradcheck", o->gradcheck, "Every parameter against 4-point differences");

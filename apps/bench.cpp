@@ -272,8 +272,8 @@ Json bench_model(const Options& o, Device& device) {
   const Timing t = measure_all(device, o.seconds, [&] { step(); });
   Json out{{"model", o.model}, {"layers", config.layers}, {"vocab", config.vocab}, {"batch", o.batch}, {"sequence", o.sequence},
            {"dtype", o.dtype}, {"parameters", step.parameters()}, {"step_ms", t.median * 1e3}, {"runs", t.runs},
-           {"tokens_per_s", double(o.batch * o.sequence) / t.median}, {"peak_bytes", device.bytes_peak()}, {"reserved_bytes", device.bytes_reserved()}, {"graph", o.graph},
-           {"start_to_first_step_s", first}};
+           {"tokens_per_s", double(o.batch * o.sequence) / t.median}, {"peak_bytes", device.bytes_peak()},
+           {"reserved_bytes", device.bytes_reserved()}, {"graph", o.graph}, {"start_to_first_step_s", first}};
   if (!o.profile) return out;
   profile_start();
   const Timing p = measure_all(device, 0, [&] { step(); });

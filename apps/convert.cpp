@@ -226,7 +226,8 @@ void convert_command(CLI::App& program, Common& common) {
   app.add_option("--out", o->out, "The directory to write; it must not exist")->required();
   app.add_option("--dtype", o->dtype, "f32 or bf16, in which decays stay f32 (as they are)")
       ->check(CLI::IsMember({"f32", "bf16"}));
-  app.add_option("--tokenizer", o->tokenizer, "The model's tokenizer: bytes, or the path of its file (the tokenizer.json beside the checkpoint; bytes, where the vocabulary is theirs)");
+  app.add_option("--tokenizer", o->tokenizer,
+                 "The model's tokenizer: bytes, or the path of its file (the tokenizer.json beside the checkpoint; bytes, where the vocabulary is theirs)");
   app.add_flag("--lenient", o->lenient, "Carry keys of config.json along that are not known");
   app.callback([=, &common] { common.chosen = [=, &common] { return convert(*o, common); }; });
 }

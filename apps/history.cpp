@@ -60,8 +60,8 @@ void read_log(History& run, const char* name, bool expected, F&& take) {
   } catch (const Error& e) {
     run.notes.push_back(fmt::format("{}: not read to its end: {}", name, e.what()));
   }
-  if (bad)
-    run.notes.push_back(fmt::format("{}:{}: not a line of this log{}; left out", name, first_bad, bad > 1 ? fmt::format(" (nor {} {} more)", bad > 2 ? "are" : "is", bad - 1) : ""));
+  const std::string more = bad > 1 ? fmt::format(" (nor {} {} more)", bad > 2 ? "are" : "is", bad - 1) : "";
+  if (bad) run.notes.push_back(fmt::format("{}:{}: not a line of this log{}; left out", name, first_bad, more));
 }
 
 // Lines of a step already there are of a time that a resumed run did not count.
@@ -74,7 +74,8 @@ History::Evaluation evaluation_of(int64_t step, const Json& eval) {
   History::Evaluation e{.step = step, .loss = nan, .bits_per_byte = nan, .buckets = {}, .recalls = {}};
   if (eval.is_array()) {
     for (const Json& r : eval)
-      e.recalls.push_back({.length = whole(r, "length"), .pairs = whole(r, "pairs"), .loss = number_or_nan(r, "loss"), .accuracy = number_or_nan(r, "accuracy")});
+      e.recalls.push_back({.length = whole(r, "length"), .pairs = whole(r, "pairs"), .loss = number_or_nan(r, "loss"),
+                           .accuracy = number_or_nan(r, "accuracy")});
     return e;
   }
   e.loss = number_or_nan(eval, "loss");

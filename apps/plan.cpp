@@ -65,7 +65,9 @@ int64_t Plan::on_gpu() const {
 }
 
 std::string advice_to_fit(const Config& config, size_t bytes) {
-  const auto size = [](int64_t n) { return n >= 1 << 30 ? fmt::format("{:.1f} GiB", double(n) / double(1 << 30)) : fmt::format("{:.1f} MiB", double(n) / double(1 << 20)); };
+  const auto size = [](int64_t n) {
+    return n >= 1 << 30 ? fmt::format("{:.1f} GiB", double(n) / double(1 << 30)) : fmt::format("{:.1f} MiB", double(n) / double(1 << 20));
+  };
   const Plan given = plan_run(config);
   std::string text = "; the largest tensors of a step: ";
   for (const auto& [name, n] : given.largest) text += fmt::format("{}{} {}", text.ends_with(": ") ? "" : ", ", name, size(n));

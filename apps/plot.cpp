@@ -99,10 +99,12 @@ std::string end_labels(const Chart& c) {
   for (size_t i = beside.size(); i-- > 0; floor -= apart) beside[i].y = std::min(beside[i].y, floor);
   std::string out;
   for (const Label& l : beside)
-    out += fmt::format("<g class=\"end r{}\"><svg x=\"100%\" y=\"{:.1f}\" overflow=\"visible\"><path class=\"s{}\" d=\"m7 0h14\"/><text x=\"26\" y=\"4\">{}</text></svg></g>",
+    out += fmt::format("<g class=\"end r{}\"><svg x=\"100%\" y=\"{:.1f}\" overflow=\"visible\">"
+                       "<path class=\"s{}\" d=\"m7 0h14\"/><text x=\"26\" y=\"4\">{}</text></svg></g>",
                        l.series->owner, l.y, l.series->look, escape(shortened(l.series->name)));
   for (const Label& l : inside)
-    out += fmt::format("<g class=\"end r{}\"><text class=\"halo\" x=\"{:.5g}%\" dx=\"8\" y=\"{:.1f}\">{}</text></g>", l.series->owner, l.share * 100, std::clamp(l.y, 4.0, c.height - 4.0) + 4, escape(shortened(l.series->name)));
+    out += fmt::format("<g class=\"end r{}\"><text class=\"halo\" x=\"{:.5g}%\" dx=\"8\" y=\"{:.1f}\">{}</text></g>", l.series->owner, l.share * 100,
+                       std::clamp(l.y, 4.0, c.height - 4.0) + 4, escape(shortened(l.series->name)));
   return out;
 }
 
@@ -158,7 +160,8 @@ std::string svg(const Chart& c) {
     if (s.labelled) longest = std::max(longest, code_points(shortened(s.name)));
   std::string out = longest ? fmt::format("<div class=\"plot ends\" style=\"--n:{}\">", longest) : "<div class=\"plot\">";
   const auto range = [](const Axis& a) { return fmt::format("{:.12g} {:.12g} {}", a.low, a.high, int(a.logarithmic)); };
-  out += fmt::format("<svg class=\"chart\" width=\"100%\" height=\"{}\" role=\"img\" aria-label=\"{}\" data-x=\"{}\" data-y=\"{}\" data-xn=\"{}\" data-yn=\"{}\">\n",
+  out += fmt::format("<svg class=\"chart\" width=\"100%\" height=\"{}\" role=\"img\" aria-label=\"{}\" "
+                     "data-x=\"{}\" data-y=\"{}\" data-xn=\"{}\" data-yn=\"{}\">\n",
                      c.height, escape(c.title), range(c.x), range(c.y), escape(c.x.title), escape(c.y.title));
   std::string grid, text;
   for (const Tick& t : c.y.ticks) {
@@ -199,8 +202,8 @@ std::string svg(const Chart& c) {
   double top = 12;
   for (const Mark& m : c.marks)
     if (const double share = c.x.place(m.x); inside(share)) {
-      out += fmt::format("<g class=\"rule\"><line x1=\"{0}\" x2=\"{0}\" y2=\"{1}\"/><text{2} x=\"{0}\" dx=\"{3}\" y=\"{4:.1f}\">{5}</text></g>\n", percent(share),
-                         c.height, share < 0.5 ? " class=\"after\"" : "", share < 0.5 ? 5 : -5, top, escape(m.text));
+      out += fmt::format("<g class=\"rule\"><line x1=\"{0}\" x2=\"{0}\" y2=\"{1}\"/><text{2} x=\"{0}\" dx=\"{3}\" y=\"{4:.1f}\">{5}</text></g>\n",
+                         percent(share), c.height, share < 0.5 ? " class=\"after\"" : "", share < 0.5 ? 5 : -5, top, escape(m.text));
       top += 15;
     }
   return out + end_labels(c) + "</svg></div>\n";

@@ -76,13 +76,16 @@ std::string svg(const HeatMap& map) {
       const int level = int(std::lround(std::clamp(share, 0.0, 1.0) * levels));
       paths[size_t(level)] += fmt::format("M{} {}h1v1h-1z", c, r);
       if (columns > 8 || cell < 14) continue;
-      words += fmt::format("<text class=\"{}\" x=\"{:.4g}%\" y=\"{}\">{}</text>", is_light(between(dark_to_light, double(level) / levels)) ? "dark" : "light",
-                           (double(c) + 0.5) * 100 / double(columns), int(r) * cell + cell / 2 + 4, map.logarithmic ? short_number(v) : fmt::format("{:.2f}", v));
+      const bool on_light = is_light(between(dark_to_light, double(level) / levels));
+      words += fmt::format("<text class=\"{}\" x=\"{:.4g}%\" y=\"{}\">{}</text>", on_light ? "dark" : "light", (double(c) + 0.5) * 100 / double(columns),
+                           int(r) * cell + cell / 2 + 4, map.logarithmic ? short_number(v) : fmt::format("{:.2f}", v));
     }
   }
-  std::string out = fmt::format("<div class=\"plot heat\"><svg class=\"cells\" width=\"100%\" height=\"{}\" role=\"img\" aria-label=\"{}\" data-size=\"{} {} {} {}\" "
-                                "data-names=\"{} {}\" data-values=\"{}\">\n<svg width=\"100%\" height=\"{}\" viewBox=\"0 0 {} {}\" preserveAspectRatio=\"none\">",
-                                height, escape(map.title), rows.size(), columns, cells, map.first_column, escape(map.row_name), escape(map.column_name), values, height, columns, rows.size());
+  std::string out = fmt::format("<div class=\"plot heat\"><svg class=\"cells\" width=\"100%\" height=\"{}\" role=\"img\" aria-label=\"{}\" ",
+                                height, escape(map.title));
+  out += fmt::format("data-size=\"{} {} {} {}\" data-names=\"{} {}\" data-values=\"{}\">\n", rows.size(), columns, cells, map.first_column,
+                     escape(map.row_name), escape(map.column_name), values);
+  out += fmt::format("<svg width=\"100%\" height=\"{}\" viewBox=\"0 0 {} {}\" preserveAspectRatio=\"none\">", height, columns, rows.size());
   for (int level = 0; level <= levels; ++level)
     if (const std::string& d = paths[size_t(level)]; !d.empty()) out += fmt::format("<path fill=\"{}\" d=\"{}\"/>", colour(double(level) / levels), d);
   out += "</svg>\n" + words + "<g class=\"ticks\">";
@@ -93,13 +96,14 @@ std::string svg(const HeatMap& map) {
     const size_t c = shown > 1 ? i * (cells - 1) / (shown - 1) : 0;
     out += fmt::format("<text class=\"x\" x=\"{:.4g}%\" y=\"{}\">{}</text>", (double(c) + 0.5) * 100 / double(cells), height + 15, c + map.first_column);
   }
-  out += fmt::format("<text class=\"title\" x=\"-30\" y=\"-8\">{}</text><text class=\"title end-x\" x=\"100%\" y=\"{}\">{}</text></g></svg>\n", escape(map.row_name),
-                     height + 30, escape(map.column_name));
+  out += fmt::format("<text class=\"title\" x=\"-30\" y=\"-8\">{}</text>", escape(map.row_name));
+  out += fmt::format("<text class=\"title end-x\" x=\"100%\" y=\"{}\">{}</text></g></svg>\n", height + 30, escape(map.column_name));
   std::string gradient;
   for (int i = 0; i <= 12; ++i) gradient += fmt::format("{}{}", i ? "," : "", colour(i / 12.0));
   const double middle = map.logarithmic ? std::sqrt(map.low * map.high) : (map.low + map.high) / 2;
-  out += fmt::format("<div class=\"bar\"><i style=\"background:linear-gradient(90deg,{})\"></i><span>{}</span><span>{}</span><span>{}</span></div></div>\n", gradient,
-                     short_number(map.low), short_number(middle), short_number(map.high));
+  out += fmt::format("<div class=\"bar\"><i style=\"background:linear-gradient(90deg,{})\"></i>", gradient);
+  for (const double v : {map.low, middle, map.high}) out += fmt::format("<span>{}</span>", short_number(v));
+  out += "</div></div>\n";
   return out;
 }
 

@@ -118,14 +118,17 @@ void prepare_command(CLI::App& program, Common& common) {
   app.add_option("--invalid-utf8", o->invalid_utf8,
                  "A document that is not UTF-8: error, replace (U+FFFD for what is wrong), skip the document, keep its bytes (plain texts) (error)")
       ->transform(CLI::CheckedTransformer(
-          std::map<std::string, InvalidUtf8>{{"error", InvalidUtf8::error}, {"replace", InvalidUtf8::replace}, {"skip", InvalidUtf8::skip}, {"keep", InvalidUtf8::keep}})
+          std::map<std::string, InvalidUtf8>{
+              {"error", InvalidUtf8::error}, {"replace", InvalidUtf8::replace}, {"skip", InvalidUtf8::skip}, {"keep", InvalidUtf8::keep}})
               .description(""));
   auto* import = app.add_option("--import", o->import, "The inputs are token files: nanogpt (raw u16), llmc, or megatron (.bin beside .idx)")
       ->transform(CLI::CheckedTransformer(
           std::map<std::string, Import>{{"nanogpt", Import::nanogpt}, {"llmc", Import::llmc}, {"megatron", Import::megatron}})
               .description(""));
   app.add_option("--vocab", o->vocab, "Of an import: ids are below it (--tokenizer's)")->check(CLI::Range(int64_t(1), int64_t(1) << 30))->needs(import);
-  app.add_option("--eod", o->eod, "Of an import: the id that separates documents (--tokenizer's)")->check(CLI::Range(int64_t(0), int64_t(1) << 30))->needs(import);
+  app.add_option("--eod", o->eod, "Of an import: the id that separates documents (--tokenizer's)")
+      ->check(CLI::Range(int64_t(0), int64_t(1) << 30))
+      ->needs(import);
   app.add_flag("--overwrite", o->overwrite, "Replace the directory if it exists");
   app.add_flag("--restart", o->restart, "Throw unfinished work of an earlier run away instead of going on with it");
   app.callback([=, &common] {

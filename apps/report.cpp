@@ -28,8 +28,11 @@ int report(const Options& o, const Common& common) {
   name_runs(runs);
   const Path out = o.out.empty() ? Path(o.runs[0]) / "report.html" : Path(o.out);
   std::string title = o.title;
-  if (title.empty())
-    for (size_t i = 0; i < runs.size() && i < 4; ++i) title += (i ? i == 3 && runs.size() > 4 ? ", …" : ", " : "") + (i < 3 || runs.size() == 4 ? runs[i].name : "");
+  if (title.empty()) {  // four names, or three and that there are more
+    const size_t named = runs.size() > 4 ? 3 : runs.size();
+    for (size_t i = 0; i < named; ++i) title += (i ? ", " : "") + runs[i].name;
+    if (named < runs.size()) title += ", …";
+  }
   const std::string page = report_page(runs, title);
   write_file(out, page);
   for (const History& r : runs)

@@ -185,10 +185,14 @@ std::string loss_section(const std::vector<History>& runs) {
   const bool cut = !late.empty() && all.high - all.low > 1.4 * (late.high - late.low);
   const Range& range = cut ? late : all;
   const Chart chart{.title = "Loss", .x = {}, .y = widened(linear_axis("loss, nats per token", range.low, range.high, 6)), .height = 340, .series = {}};
-  std::string caption = widest > 1 ? fmt::format("Lines: training loss, the mean of {} logged steps around each{}.", grouped(int64_t(widest)), runs.size() <= few_runs ? "; faint: every logged step" : "") : "Lines: training loss.";
+  std::string caption = "Lines: training loss.";
+  if (widest > 1)
+    caption = fmt::format("Lines: training loss, the mean of {} logged steps around each{}.", grouped(int64_t(widest)),
+                          runs.size() <= few_runs ? "; faint: every logged step" : "");
   if (held_out) caption += " Dots: loss on held-out text.";
   if (cut) caption += fmt::format(" The first steps lie above the frame; they begin at {:.2f}.", highest_start);
-  return section("loss", "Loss", figure(runs, chart, drawn, caption, table_of(runs, named, [](double y) { return std::isfinite(y) ? fmt::format("{:.4f}", y) : "–"; })));
+  const std::string table = table_of(runs, named, [](double y) { return std::isfinite(y) ? fmt::format("{:.4f}", y) : "–"; });
+  return section("loss", "Loss", figure(runs, chart, drawn, caption, table));
 }
 
 std::string training_section(const std::vector<History>& runs) {
@@ -211,8 +215,8 @@ std::string training_section(const std::vector<History>& runs) {
     }
     if (range.empty()) return;
     const bool logarithmic = !from_zero && range.low > 0 && range.high > 20 * range.low;
-    Chart chart{.title = title, .x = {}, .y = widened(logarithmic ? log_axis(unit, range.low, range.high) : linear_axis(unit, 0, range.high, 4)), .height = 190, .series = {},
-                .rules = std::move(rules)};
+    const Axis y = widened(logarithmic ? log_axis(unit, range.low, range.high) : linear_axis(unit, 0, range.high, 4));
+    const Chart chart{.title = title, .x = {}, .y = y, .height = 190, .series = {}, .rules = std::move(rules)};
     figures += figure(runs, chart, drawn, caption, table_of(runs, named, text));
   };
   add("Learning rate", "learning rate", false, true, "", {}, [](const History& run) { return points_of(run.steps, [](const auto& s) { return s.lr; }); });
@@ -224,7 +228,8 @@ std::string training_section(const std::vector<History>& runs) {
     rules.push_back({*clips.begin(), ""});
     clipped = fmt::format("The dotted line, {}, is where it is clipped.", short_number(*clips.begin()));
   }
-  add("Norm of the gradient", "norm of the gradient, before clipping", true, false, clipped, rules, [](const History& run) { return points_of(run.steps, [](const auto& s) { return s.norm; }); });
+  add("Norm of the gradient", "norm of the gradient, before clipping", true, false, clipped, rules,
+      [](const History& run) { return points_of(run.steps, [](const auto& s) { return s.norm; }); });
   add("Speed", "tokens per second", true, true, "", {}, [](const History& run) {
     Points all;
     for (const History::Speed& s : run.speeds)
@@ -249,8 +254,8 @@ std::string recall_section(const std::vector<History>& runs) {
           if (c.length == length && c.pairs == pairs) points.push_back({double(e.step), 100 * c.accuracy});
       if (!points.empty()) drawn.push_back({.name = runs[r].name, .owner = int(r), .look = int(r), .points = points, .dots = true});
     }
-    const Chart chart{.title = fmt::format("Accuracy at length {} with {} pairs", length, pairs), .x = {}, .y = linear_axis("accuracy, %", 0, 100), .height = 190,
-                      .heading = fmt::format("length {}, {} pairs: accuracy, %", grouped(length), grouped(pairs)), .series = {}};
+    const Chart chart{.title = fmt::format("Accuracy at length {} with {} pairs", length, pairs), .x = {}, .y = linear_axis("accuracy, %", 0, 100),
+                      .height = 190, .heading = fmt::format("length {}, {} pairs: accuracy, %", grouped(length), grouped(pairs)), .series = {}};
     figures += figure(runs, chart, drawn, "", table_of(runs, drawn, [](double y) { return std::isfinite(y) ? fmt::format("{:.2f}", y) : "–"; }));
   }
   return figures.empty() ? "" : section("recall", "Recall of key-value pairs", "<div class=\"row\">" + figures + "</div>");

@@ -179,8 +179,10 @@ std::string again_figure(const Runs& runs) {
   for (size_t r = 0; r < runs.size(); ++r) {
     if (!runs[r].length_behaviour || runs[r].length_behaviour->again.empty()) continue;
     const History::LengthBehaviour& b = *runs[r].length_behaviour;
-    for (const History::Again& d : b.again)
-      all.add(r, d.distance, d.gain, with_error(d.gain, d.error) + (std::isfinite(d.right) ? fmt::format("<br><small>{:.1f}% right</small>", 100 * d.right) : ""));
+    for (const History::Again& d : b.again) {
+      const std::string right = std::isfinite(d.right) ? fmt::format("<br><small>{:.1f}% right</small>", 100 * d.right) : "";
+      all.add(r, d.distance, d.gain, with_error(d.gain, d.error) + right);
+    }
     all.trained.insert(b.training_length);
     passage.add(grouped(b.passage)), passages.add(grouped(b.passages));
   }

@@ -26,7 +26,8 @@ constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 std::string model_of(const History& run) {
   if (!run.config) return "";
   const ModelConfig& m = run.config->model;
-  static const std::map<std::string, const char*> names{{"mamba2", "Mamba-2"}, {"rwkv7", "RWKV-7"}, {"gdn", "Gated DeltaNet"}, {"gla", "GLA"}, {"retnet", "RetNet"}};
+  static const std::map<std::string, const char*> names{
+      {"mamba2", "Mamba-2"}, {"rwkv7", "RWKV-7"}, {"gdn", "Gated DeltaNet"}, {"gla", "GLA"}, {"retnet", "RetNet"}};
   const auto name = names.find(m.arch);
   return (name == names.end() ? m.arch : name->second) + std::string(m.post ? " + PoST" : "");
 }
@@ -54,6 +55,13 @@ double last_accuracy(const History& run) {  // MQAR: the mean over its tests
 }
 
 std::string fixed(double x, int decimals) { return std::isfinite(x) ? fmt::format("{:.{}f}", x, decimals) : "–"; }
+
+std::string best_text(const std::string& cell) { return fmt::format("<b>{}</b><span class=\"hidden\"> (best)</span>", cell); }
+
+// A table that is wider than a narrow screen: it scrolls by itself.
+std::string wide_table(const char* name, const std::string& table) {
+  return fmt::format("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{}\">{}</div>", name, table);
+}
 
 // One row a run. A column that no run fills is left out; of a column that can be ordered the best is bold.
 std::string runs_section(const Runs& runs) {
@@ -84,24 +92,27 @@ std::string runs_section(const Runs& runs) {
     return std::isfinite(h.loss) ? fmt::format("{:.4f} <small>at {}</small>", h.loss, grouped(h.step)) : "–";
   }, [](const History& r) { return best_held_out(r).loss; });
   add("bits per byte", [](const History& r) { return fixed(last_held_out(r).bits, 4); }, [](const History& r) { return last_held_out(r).bits; });
-  add("accuracy", [](const History& r) { return std::isfinite(last_accuracy(r)) ? fixed(100 * last_accuracy(r), 2) + "%" : "–"; }, [](const History& r) { return -last_accuracy(r); });
+  add("accuracy", [](const History& r) { return std::isfinite(last_accuracy(r)) ? fixed(100 * last_accuracy(r), 2) + "%" : "–"; },
+      [](const History& r) { return -last_accuracy(r); });
   add("tokens/s", [](const History& r) { return short_number(median_speed(r)); }, nullptr);
   add("time", [](const History& r) { return r.speeds.empty() ? "–" : duration_text(r.speeds.back().seconds); }, nullptr);
 
   std::string head = "<th scope=\"col\">run</th><th scope=\"col\">model</th>", body;
   for (const Column& c : columns) head += fmt::format("<th class=\"n\" scope=\"col\">{}</th>", c.name);
   for (size_t r = 0; r < runs.size(); ++r) {
-    body += fmt::format("<tr class=\"r{}\"><th scope=\"row\">{}{}</th><td class=\"model\">{}</td>", r, key_of(r), escape(runs[r].name), model_of(runs[r]).empty() ? "–" : escape(model_of(runs[r])));
+    const std::string model = model_of(runs[r]);
+    body += fmt::format("<tr class=\"r{}\"><th scope=\"row\">{}{}</th><td class=\"model\">{}</td>", r, key_of(r), escape(runs[r].name),
+                        model.empty() ? "–" : escape(model));
     for (const Column& c : columns) {
       double best = nan;
       for (const double v : c.order)
         if (!(best <= v) && std::isfinite(v)) best = v;
       const bool is_best = runs.size() > 1 && !c.order.empty() && c.order[r] == best;
-      body += fmt::format("<td class=\"n\" data-name=\"{}\"><span>{}</span></td>", c.name, is_best ? fmt::format("<b>{}</b><span class=\"hidden\"> (best)</span>", c.cells[r]) : c.cells[r]);
+      body += fmt::format("<td class=\"n\" data-name=\"{}\"><span>{}</span></td>", c.name, is_best ? best_text(c.cells[r]) : c.cells[r]);
     }
     body += "</tr>\n";
   }
-  return section("runs", "Runs", fmt::format("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Runs\"><table class=\"cards\"><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>", head, body));
+  return section("runs", "Runs", wide_table("Runs", fmt::format("<table class=\"cards\"><thead><tr>{}</tr></thead><tbody>{}</tbody></table>", head, body)));
 }
 
 // What is held out is a task too: a loss or an accuracy for each length.
@@ -142,10 +153,14 @@ std::string scores_section(const Runs& runs) {
     const auto some = *std::ranges::find_if(row, [](const auto* s) { return s != nullptr; });
     const bool one_size = std::ranges::all_of(row, [&](const auto* s) { return !s || s->samples == some->samples; });
     double best = nan;
-    for (const auto* s : row)
-      if (s && some->higher_is_better && std::isfinite(s->value) && (!std::isfinite(best) || (*some->higher_is_better ? s->value > best : s->value < best))) best = s->value;
+    for (const auto* s : row) {
+      if (!s || !some->higher_is_better || !std::isfinite(s->value)) continue;
+      if (!std::isfinite(best) || (*some->higher_is_better ? s->value > best : s->value < best)) best = s->value;
+    }
     std::string about = escape(key.metric);
-    if (some->higher_is_better) about += *some->higher_is_better ? " ↑<span class=\"hidden\"> (higher is better)</span>" : " ↓<span class=\"hidden\"> (lower is better)</span>";
+    if (some->higher_is_better)
+      about += *some->higher_is_better ? " ↑<span class=\"hidden\"> (higher is better)</span>"
+                                       : " ↓<span class=\"hidden\"> (lower is better)</span>";
     if (key.filter != "none") about += ", " + escape(key.filter);
     if (some->ruler_like) about += ", ruler-like";
     if (some->shots >= 0) about += fmt::format(", {} shot{}", some->shots, some->shots == 1 ? "" : "s");
@@ -154,16 +169,17 @@ std::string scores_section(const Runs& runs) {
     for (size_t r = 0; r < runs.size(); ++r) {
       const History::Score* s = row[r];
       std::string text = !s ? "–" : std::abs(s->value) < 100 ? fmt::format("{:.4f}", s->value) : short_number(s->value, 6);
-      if (s && runs.size() > 1 && s->value == best) text = fmt::format("<b>{}</b><span class=\"hidden\"> (best)</span>", text);
-      if (s && std::isfinite(s->error)) text += fmt::format("<br><small>± {}</small>", s->error < 100 ? fmt::format("{:.4f}", s->error) : short_number(s->error));
+      if (s && runs.size() > 1 && s->value == best) text = best_text(text);
+      if (s && std::isfinite(s->error))
+        text += fmt::format("<br><small>± {}</small>", s->error < 100 ? fmt::format("{:.4f}", s->error) : short_number(s->error));
       if (s && !one_size && s->samples >= 0) text += fmt::format("<br><small>n = {}</small>", grouped(s->samples));
       body += fmt::format("<td class=\"n r{}\">{}</td>", r, text);
     }
     body += "</tr>\n";
   }
   return section("evaluations", "Evaluations",
-                 fmt::format("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Evaluations\"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>"
-                             "<p class=\"caption\">± is the standard error of the mean; arrows say which way is better.</p>", head, body));
+                 wide_table("Evaluations", table_text(head, body)) +
+                     "<p class=\"caption\">± is the standard error of the mean; arrows say which way is better.</p>");
 }
 
 // Keys in which the runs differ stand first and marked; the others are folded away.
@@ -211,8 +227,8 @@ std::string config_section(const Runs& runs) {
   std::string out;
   if (runs.size() > 1)
     out = different.empty() ? "<p>The configurations are equal but for the directory.</p>"
-                            : fmt::format("<p class=\"caption\">Where the runs differ; what is not the usual value is marked.</p><div class=\"scroll\" tabindex=\"0\" role=\"region\" "
-                                          "aria-label=\"Differences of the configurations\">{}</div>", table(different));
+                            : "<p class=\"caption\">Where the runs differ; what is not the usual value is marked.</p>" +
+                                  wide_table("Differences of the configurations", table(different));
   out += details(runs.size() > 1 ? fmt::format("{} keys that are the same in all runs", equals) : fmt::format("All {} keys", equals), table(equal));
   return section("configuration", "Configuration", out);
 }
@@ -221,7 +237,8 @@ std::string notes_section(const Runs& runs) {
   std::string items;
   for (const History& r : runs)
     for (const std::string& note : r.notes) items += fmt::format("<li><b>{}</b>: {}</li>\n", escape(r.name), escape(note));
-  return items.empty() ? "" : section("notes", "Notes", "<p class=\"caption\">What could not be read, or is peculiar.</p><ul class=\"notes\">" + items + "</ul>");
+  if (items.empty()) return "";
+  return section("notes", "Notes", "<p class=\"caption\">What could not be read, or is peculiar.</p><ul class=\"notes\">" + items + "</ul>");
 }
 
 std::string lead(const Runs& runs) {
@@ -248,7 +265,8 @@ std::string bar(const Runs& runs) {
   std::string out = "<div class=\"bar-top\"><form autocomplete=\"off\" aria-label=\"What the charts show\">";
   for (size_t r = 0; r < runs.size(); ++r)
     out += fmt::format("<label title=\"{1}\"><input type=\"checkbox\" id=\"run{0}\" checked>{2}<span>{1}</span></label>", r, escape(runs[r].name), key_of(r));
-  out += "<fieldset><legend>over</legend><label><input type=\"radio\" name=\"x\" id=\"x-steps\" checked>steps</label><label><input type=\"radio\" name=\"x\" id=\"x-tokens\">tokens</label>";
+  out += "<fieldset><legend>over</legend><label><input type=\"radio\" name=\"x\" id=\"x-steps\" checked>steps</label>"
+         "<label><input type=\"radio\" name=\"x\" id=\"x-tokens\">tokens</label>";
   if (has_times(runs)) out += "<label><input type=\"radio\" name=\"x\" id=\"x-time\">time</label>";
   return out + "</fieldset></form></div>\n";
 }
@@ -271,12 +289,15 @@ std::string report_page(const std::vector<History>& runs, const std::string& tit
   std::string page = fmt::format(
       "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
       "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n"
-      "<meta name=\"generator\" content=\"taper {0}\">\n<title>{1}</title>\n<style>{2}{3}</style>\n</head>\n<body>\n<header><h1>{1}</h1><p class=\"lead\">{4}</p></header>\n",
+      "<meta name=\"generator\" content=\"taper {0}\">\n<title>{1}</title>\n<style>{2}{3}</style>\n</head>\n<body>\n"
+      "<header><h1>{1}</h1><p class=\"lead\">{4}</p></header>\n",
       version, escape(title), report_css, strokes(runs.size()), lead(runs));
   page += bar(runs) + "<main>\n";
-  for (std::string (*section)(const Runs&) : {&runs_section, &loss_section, &recall_section, &training_section, &position_section, &answers_section, &spectrum_section, &scores_section, &config_section, &notes_section})
+  for (std::string (*section)(const Runs&) : {&runs_section, &loss_section, &recall_section, &training_section, &position_section, &answers_section,
+                                              &spectrum_section, &scores_section, &config_section, &notes_section})
     page += (*section)(runs);
-  return page + fmt::format("</main>\n<footer>Written by taper {}. Hover over a chart, or move in it with the arrow keys, for its numbers.</footer>\n<script>{}</script>\n</body>\n</html>\n",
+  return page + fmt::format("</main>\n<footer>Written by taper {}. Hover over a chart, or move in it with the arrow keys, for its numbers.</footer>\n"
+                            "<script>{}</script>\n</body>\n</html>\n",
                             version, report_script);
 }
 

@@ -54,13 +54,15 @@ std::string over_training(const History& run, int owner, const Axis& y, size_t r
   const size_t heads = heads_of(run), curves = curves_of(run);
   std::string out = "<div class=\"facets\">";
   for (size_t layer = 0; layer < run.spectra.back().layers.size(); ++layer) {
-    Chart chart{.title = fmt::format("Time constants of layer {} over training, in tokens", layer), .x = linear_axis("step", first, last > first ? last : first + 1, 3), .y = y,
+    Chart chart{.title = fmt::format("Time constants of layer {} over training, in tokens", layer),
+                .x = linear_axis("step", first, last > first ? last : first + 1, 3), .y = y,
                 .height = 132, .heading = fmt::format("layer {}", layer), .series = {}};
     if (run.config) chart.rules.push_back({double(run.config->model.train_length), layer == 0 ? "training length" : ""});
     for (size_t k = 0; k < curves; ++k) {
       const double share = curves > 1 ? double(k) / double(curves - 1) : 0;
-      Series s{.name = curves == heads ? fmt::format("{} {}", unit_of(run), k) : k == 0 ? "slowest" : k + 1 == curves ? "fastest" : fmt::format("{:.3g}% are slower", share * 100),
-               .owner = owner, .look = owner, .points = {}, .colour = rank_colour(share)};
+      const std::string rank = k == 0 ? "slowest" : k + 1 == curves ? "fastest" : fmt::format("{:.3g}% are slower", share * 100);
+      Series s{.name = curves == heads ? fmt::format("{} {}", unit_of(run), k) : rank, .owner = owner, .look = owner, .points = {},
+               .colour = rank_colour(share)};
       for (const History::Spectrum* at : spectra) {
         if (at->layers[layer].time_constant.empty()) continue;
         const auto& all = at->layers[layer].time_constant;
@@ -137,19 +139,21 @@ std::string table(const History& run) {
   std::string body;
   for (size_t l = 0; l < last.layers.size(); ++l) {
     const auto from_to = [&](double share) {
-      return fmt::format("<td class=\"n\">{} → {}</td>", short_number(quantile(first.layers[l].time_constant, share)), short_number(quantile(last.layers[l].time_constant, share)));
+      const auto at = [&](const History::Spectrum& s) { return short_number(quantile(s.layers[l].time_constant, share)); };
+      return fmt::format("<td class=\"n\">{} → {}</td>", at(first), at(last));
     };
     const auto mean = [&](const Layer& layer) {
       double sum = 0;
       for (const double a : layer.alpha) sum += a;
       return sum / double(layer.alpha.size());
     };
-    body += fmt::format("<tr><th class=\"n\" scope=\"row\">{}</th>{}{}{}<td class=\"n\">{:.3f} → {:.3f}</td></tr>", l, from_to(1), from_to(0.5), from_to(0), mean(first.layers[l]),
-                        mean(last.layers[l]));
+    body += fmt::format("<tr><th class=\"n\" scope=\"row\">{}</th>{}{}{}<td class=\"n\">{:.3f} → {:.3f}</td></tr>", l, from_to(1), from_to(0.5), from_to(0),
+                        mean(first.layers[l]), mean(last.layers[l]));
   }
-  return details("As a table", fmt::format("<table><thead><tr><th class=\"n\" scope=\"col\">layer</th><th class=\"n\" scope=\"col\">slowest, tokens</th><th class=\"n\" scope=\"col\">median</th>"
-                                           "<th class=\"n\" scope=\"col\">fastest</th><th class=\"n\" scope=\"col\">mean α</th></tr></thead><tbody>{}</tbody></table>"
-                                           "<p class=\"caption\">From step {} to step {}.</p>", body, grouped(first.step), grouped(last.step)));
+  std::string head;
+  for (const char* column : {"layer", "slowest, tokens", "median", "fastest", "mean α"}) head += fmt::format("<th class=\"n\" scope=\"col\">{}</th>", column);
+  const std::string caption = fmt::format("<p class=\"caption\">From step {} to step {}.</p>", grouped(first.step), grouped(last.step));
+  return details("As a table", table_text(head, body) + caption);
 }
 
 }  // namespace
@@ -168,14 +172,16 @@ std::string spectrum_section(const std::vector<History>& runs) {
   const Axis y = widened(log_axis("time constant, tokens", low, high));
   const size_t records = std::clamp<size_t>(most_points / std::max<size_t>(1, curves), 4, 60);
   std::string out = "<section id=\"spectra\" aria-labelledby=\"spectra-h\">\n<h2 id=\"spectra-h\">Spectra</h2>\n"
-                    "<p class=\"caption\">How long heads remember: the time constant is the number of tokens until a state has decayed to 1/e at position 1, by the trained biases alone, "
-                    "without what the input adds. Charts: time constants in tokens, on a logarithmic axis, over the steps of training; the dotted line is the training length.</p>\n";
+                    "<p class=\"caption\">How long heads remember: the time constant is the number of tokens until a state has decayed to 1/e at position 1, "
+                    "by the trained biases alone, without what the input adds. Charts: time constants in tokens, on a logarithmic axis, over the steps of "
+                    "training; the dotted line is the training length.</p>\n";
   for (size_t r = 0; r < runs.size(); ++r) {
     const History& run = runs[r];
     if (run.spectra.empty()) continue;
     const size_t layers = run.spectra.back().layers.size();
-    out += fmt::format("<details class=\"run r{}\"{}><summary>{}{}</summary><p class=\"caption\">{} layers of {} {}s. {}</p>{}{}{}</details>\n", r, r < few_runs ? " open" : "", key_of(r), escape(run.name), layers,
-                       heads_of(run), unit_of(run), ranks(run), over_training(run, int(r), y, records), maps(run, low, high), table(run));
+    out += fmt::format("<details class=\"run r{}\"{}><summary>{}{}</summary>", r, r < few_runs ? " open" : "", key_of(r), escape(run.name));
+    out += fmt::format("<p class=\"caption\">{} layers of {} {}s. {}</p>", layers, heads_of(run), unit_of(run), ranks(run));
+    out += over_training(run, int(r), y, records) + maps(run, low, high) + table(run) + "</details>\n";
   }
   return out + "</section>\n";
 }

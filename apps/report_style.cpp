@@ -18,7 +18,8 @@ const char* const report_css = R"css(
 }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; text-size-adjust: 100%; scroll-padding-top: 64px; }
-body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+body { margin: 0; background: var(--page); color: var(--ink);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
 header, main, footer { max-width: 1180px; margin: 0 auto; padding: 0 20px; }
 header { padding-top: 28px; padding-bottom: 4px; }
 h1 { font-size: 26px; line-height: 1.2; margin: 0; letter-spacing: -0.01em; overflow-wrap: anywhere; }
@@ -35,7 +36,8 @@ a { color: var(--link); }
 
 /* The runs and the horizontal axis: always in sight. */
 .bar-top { position: sticky; top: 0; z-index: 2; background: var(--page); border-bottom: 1px solid var(--line); margin-bottom: 16px; }
-.bar-top form { max-width: 1180px; margin: 0 auto; padding: 8px 20px; display: flex; flex-wrap: wrap; gap: 6px 18px; align-items: center; max-height: 30vh; overflow: auto; }
+.bar-top form { max-width: 1180px; margin: 0 auto; padding: 8px 20px; display: flex; flex-wrap: wrap; gap: 6px 18px; align-items: center;
+  max-height: 30vh; overflow: auto; }
 .bar-top label { display: inline-flex; align-items: center; gap: 6px; cursor: pointer; white-space: nowrap; }
 .bar-top label span { max-width: 34ch; overflow: hidden; text-overflow: ellipsis; }
 .bar-top input { margin: 0; width: 15px; height: 15px; accent-color: var(--link); }
@@ -82,12 +84,14 @@ line.base { stroke: var(--quiet); stroke-opacity: .6; }
 circle { stroke: var(--card); stroke-width: 1; }
 .cross { stroke: var(--quiet); pointer-events: none; }
 .chart { touch-action: pan-y; }
-.bar { display: grid; grid-template-columns: repeat(3, 1fr); font-size: 12px; color: var(--quiet); margin: 38px 0 0; max-width: 260px; font-variant-numeric: tabular-nums; }
+.bar { display: grid; grid-template-columns: repeat(3, 1fr); font-size: 12px; color: var(--quiet); margin: 38px 0 0; max-width: 260px;
+  font-variant-numeric: tabular-nums; }
 .bar i { grid-column: 1 / 4; height: 8px; border-radius: 4px; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 .bar span:nth-of-type(2) { text-align: center; }
 .bar span:nth-of-type(3) { text-align: right; }
-.tip { position: fixed; z-index: 3; pointer-events: none; background: var(--card); color: var(--ink); border: 1px solid var(--line); border-radius: 7px; padding: 6px 10px;
-  font-size: 13px; line-height: 1.45; box-shadow: 0 4px 16px rgb(0 0 0 / .18); max-width: min(320px, 90vw); font-variant-numeric: tabular-nums; }
+.tip { position: fixed; z-index: 3; pointer-events: none; background: var(--card); color: var(--ink); border: 1px solid var(--line);
+  border-radius: 7px; padding: 6px 10px; font-size: 13px; line-height: 1.45; box-shadow: 0 4px 16px rgb(0 0 0 / .18);
+  max-width: min(320px, 90vw); font-variant-numeric: tabular-nums; }
 .tip div { display: flex; gap: 7px; align-items: center; }
 .tip b { margin-left: auto; padding-left: 12px; font-weight: 600; }
 .tip i { flex: none; width: 14px; height: 3px; border-radius: 2px; }
@@ -197,7 +201,8 @@ const char* const report_script = R"js(
   };
   const text = (v, digits) => Math.abs(v) < 1e-3 && v !== 0 ? v.toExponential(2) : v.toLocaleString('en', {maximumSignificantDigits: digits});
   const row = (colour, name, v) => {
-    const div = document.createElement('div'), swatch = document.createElement('i'), label = document.createElement('span'), number = document.createElement('b');
+    const div = document.createElement('div'), swatch = document.createElement('i'), label = document.createElement('span'),
+      number = document.createElement('b');
     swatch.style.background = colour;
     label.textContent = name;
     number.textContent = v;

@@ -70,7 +70,8 @@ class Reader {
     if (!in.contains("axes")) return all;
     for (const auto& [key, node] : table(in.get("axes"), "a table of axes")) {
       const toml::array* array = node.as_array();
-      check(array && !array->empty(), Exit::bad_config, "{}: axis '{}' must be an array of one or more values, its name in quotes: \"optimizer.lr\" = [1e-3, 1e-2]",
+      check(array && !array->empty(), Exit::bad_config, 
+            "{}: axis '{}' must be an array of one or more values, its name in quotes: \"optimizer.lr\" = [1e-3, 1e-2]",
             at(node), key.str());
       Axis axis{std::string(key.str()), {}};
       for (const toml::node& n : *array) {
@@ -114,7 +115,8 @@ Sweep load_sweep(const std::filesystem::path& file, const std::vector<std::strin
 
   std::vector<Group> groups;
   const toml::array* array = reader.root.get("group") ? reader.root.get("group")->as_array() : nullptr;
-  check(array && array->is_array_of_tables(), Exit::bad_config, "sweep {}: one or more [[group]] are wanted, each with its configs; none is there", file.string());
+  check(array && array->is_array_of_tables(), Exit::bad_config,
+        "sweep {}: one or more [[group]] are wanted, each with its configs; none is there", file.string());
   for (const toml::node& node : *array) {
     const toml::table& t = *node.as_table();
     reader.known(t, {"configs", "name", "set", "axes"});
@@ -129,7 +131,8 @@ Sweep load_sweep(const std::filesystem::path& file, const std::vector<std::strin
     for (const Axis& a : g.axes) {
       combinations *= a.values.size();
       for (const std::string& s : set)
-        check(!s.starts_with(a.key + "="), Exit::usage, "sweep --set {}: {} is an axis of {}; change it there, or choose runs with --only", s, a.key, file.string());
+        check(!s.starts_with(a.key + "="), Exit::usage, "sweep --set {}: {} is an axis of {}; change it there, or choose runs with --only", s, a.key,
+              file.string());
     }
     for (size_t c = 0; c < combinations; ++c)
       for (const std::string& config : g.configs) {

@@ -193,7 +193,8 @@ std::string sweep_table(const Sweep& sweep, const std::vector<SweepOutcome>& out
     for (const SweepOutcome* o : r.measured) steps.push_back(fmt::format("{}", o->best()->step));
     const double last = r.mean([](const SweepOutcome& o) { return o.evals.back().score; });
     table += fmt::format(" {} | {} | {} |", fmt::join(steps, ", "), number(text ? -r.score : r.score), number(text ? -last : last));
-    for (size_t t = 0; !text && t < tests.size(); ++t) table += fmt::format(" {} |", number(r.mean([&](const SweepOutcome& o) { return o.best()->values[t]; })));
+    for (size_t t = 0; !text && t < tests.size(); ++t)
+      table += fmt::format(" {} |", number(r.mean([&](const SweepOutcome& o) { return o.best()->values[t]; })));
     table += "\n";
   }
   return table;

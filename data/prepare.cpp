@@ -103,7 +103,8 @@ class Preparation {
     if (options.import == Import::none)
       corpus_ = text_corpus(std::move(files), {options.text_field, options.invalid_utf8, size_t(options.unit_bytes)}, *tokenizer_, rule_, poll);
     else
-      corpus_ = id_corpus(std::move(files), {options.import, tokenizer_->vocab(), tokenizer_->eod(), std::max<int64_t>(1, options.unit_bytes / 4)}, rule_, poll);
+      corpus_ = id_corpus(std::move(files), {options.import, tokenizer_->vocab(), tokenizer_->eod(), std::max<int64_t>(1, options.unit_bytes / 4)}, rule_,
+                          poll);
   }
 
   PrepareReport run() {

@@ -81,7 +81,8 @@ void SplitShards::flush(std::vector<ShardAction>& actions) {
 
 void SplitShards::close(bool last, std::vector<ShardAction>& actions) {
   flush(actions);
-  actions.push_back({.kind = ShardAction::Kind::close, .validation = validation_, .tokens = state_.tokens, .documents = std::move(state_.documents), .last = last});
+  actions.push_back({.kind = ShardAction::Kind::close, .validation = validation_, .tokens = state_.tokens, .documents = std::move(state_.documents),
+                     .last = last});
   state_.documents = {};
 }
 

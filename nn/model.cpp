@@ -82,7 +82,8 @@ LanguageModel::LanguageModel(const ModelConfig& given, uint64_t seed, Device& de
 }
 
 Var LanguageModel::trunk(Tape& tape, const Tensor& ids, const Packing& given, ModelState* state, const Tensor& dropout) const {
-  check(ids.rank() == 2 && ids.dtype() == Dtype::i32 && ids.numel() > 0, "model: ids must be i32 [B,T], not empty; got {} {}", name(ids.dtype()), ids.shape().text());
+  check(ids.rank() == 2 && ids.dtype() == Dtype::i32 && ids.numel() > 0, "model: ids must be i32 [B,T], not empty; got {} {}", name(ids.dtype()),
+        ids.shape().text());
   const int64_t B = ids.size(0), T = ids.size(1);
   Packing packing = given;
   if (state) {

@@ -88,6 +88,9 @@ class Tree:
             self.fault(f"{path}:1: begins without the sentence that says what it holds")
         if len(lines) > (budget := self.law["lines"][suffix]):
             self.notes.append(f"note: {path} has {len(lines)} lines; the budget is {budget}")
+        if wide := [n for n, line in enumerate(lines, 1) if len(line) > self.law["width"]["columns"]]:
+            self.notes.append(f"note: {path}:{wide[0]} is wider than {self.law['width']['columns']} columns"
+                              + (f" ({len(wide)} lines are)" if len(wide) > 1 else ""))
 
     def check_scripts(self):
         for path in self.files(["scripts", "configs"], SCRIPTS):

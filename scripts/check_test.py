@@ -78,6 +78,14 @@ FAULTS = [
     ("docs/a.md", "`tensor/parallel.cpp:1-2`\n", "quotes no lines"),
 ]
 
+# (file, its text, the message expected): what is told and stops nothing
+NOTES = [
+    ("tensor/a.h", STATED + "// a\n" * 150, "note: tensor/a.h has 151 lines; the budget is 150"),
+    ("tensor/a.h", STATED + "//" + "é" * 158 + "\n", "architecture: ok"),
+    ("tensor/a.h", STATED + "//" + "é" * 159 + "\n", "note: tensor/a.h:2 is wider than 160 columns"),
+    ("tensor/a.h", STATED + ("//" + "a" * 159 + "\n") * 3, "note: tensor/a.h:2 is wider than 160 columns (3 lines are)"),
+]
+
 # (cuda_pending, no_rule, the message expected)
 LISTS = [
     ('"x"', "", "x: its CUDA wall stands; take it out of cuda_pending"),
@@ -105,18 +113,22 @@ def plant(tree, files):
 
 def main():
     failed = []
-    trials = [({path: text}, message) for path, text, message in FAULTS]
-    trials += [({"scripts/architecture.toml": law(pending, no_rule)}, message) for pending, no_rule, message in LISTS]
+    trials = [({path: text}, message, 1) for path, text, message in FAULTS]
+    trials += [({"scripts/architecture.toml": law(pending, no_rule)}, message, 1) for pending, no_rule, message in LISTS]
+    faults = len(trials)
+    trials += [({}, "architecture: ok", 0), *(({path: text}, message, 0) for path, text, message in NOTES)]
     with tempfile.TemporaryDirectory() as work:
-        for n, (files, message) in enumerate([({}, "architecture: ok"), *trials]):
+        for n, (files, message, wanted) in enumerate(trials):
             tree = pathlib.Path(work) / str(n)
             plant(tree, VALID | {"scripts/architecture.toml": law()})
             plant(tree, files)
             code, output = judge(tree)
-            if message not in output or code != (1 if n else 0) or output.count("\n") != 1:
+            alone = sorted({message} | ({"architecture: ok"} if wanted == 0 else set()))
+            lines = sorted(output.splitlines())
+            if code != wanted or len(lines) != len(alone) or not all(m in line for m, line in zip(alone, lines)):
                 failed.append(f"{files or 'the valid tree'}\n  expected: {message}\n  got ({code}): {output}")
             shutil.rmtree(tree)
-    print("\n".join(failed) or f"check.py: {len(trials)} planted faults, each found by its message and alone")
+    print("\n".join(failed) or f"check.py: {faults} planted faults, each found by its message and alone; {len(NOTES)} notes")
     sys.exit(bool(failed))
 
 

@@ -144,8 +144,9 @@ class Fwe final : public RulerTask {
       all.insert(all.end(), size_t(double(n) / (rank * rank) / zeta2), code[k]);
     }
     draws.shuffle(all);
-    return {.prompt = fill(t_["fwe"], {{"context", join(all, " ")}, {"query", ""}}), .prefix = std::string(python::strip(t_["fwe_prefix"])), .answers = {code.begin() + 1,
-        code.begin() + 4}};
+    return {.prompt = fill(t_["fwe"], {{"context", join(all, " ")}, {"query", ""}}),
+            .prefix = std::string(python::strip(t_["fwe_prefix"])),
+            .answers = {code.begin() + 1, code.begin() + 4}};
   }
 
  private:

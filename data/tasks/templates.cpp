@@ -41,8 +41,8 @@ const std::vector<Sentence>& sentences() {
        {"{context}"}},
       {"cwe_prefix", 65, "8ee526599bbc7372", "Answer: The 10 words that stand in the list most often are:", {}},
       {"fwe", 284, "a0c7b873cf500d6c",
-       "The text below is written in code words; count how often each of them is there. {context}\nQuestion: Leaving out the dots '...', which three code words "
-       "are there most often? Explain nothing.",
+       "The text below is written in code words; count how often each of them is there. {context}\n"
+       "Question: Leaving out the dots '...', which three code words are there most often? Explain nothing.",
        {"{context}"}},
       {"fwe_prefix", 89, "9a72271c5762c96d", "Answer: The three code words that are there most often:", {}},
       {"qa", 284, "18a659c9723f24f1",
