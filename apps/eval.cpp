@@ -88,15 +88,26 @@ void eval_command(CLI::App& program, Common& common) {
   app.add_option("RUN", o->path, "A run directory, or one of its checkpoints")->required();
   app.add_option("--length", o->lengths, "Window lengths (the training length); of RULER's tasks: their texts' lengths, in tokens (1024 2048 4096)")
       ->check(CLI::Range(int64_t(1), int64_t(1) << 31));
-  app.add_option("--pairs", o->pairs, "MQAR: pairs, one for each length (length / 4)")->check(CLI::Range(int64_t(1), int64_t(1) << 31));
-  app.add_option("--tokens", o->tokens, "Of the validation text; 0: all of it (eval.tokens)")->check(CLI::Range(int64_t(0), int64_t(1) << 60));
+  auto* pairs = app.add_option("--pairs", o->pairs, "MQAR: pairs, one for each length (length / 4)")->check(CLI::Range(int64_t(1), int64_t(1) << 31));
+  auto* tokens = app.add_option("--tokens", o->tokens, "Of the validation text; 0: all of it (eval.tokens)")->check(CLI::Range(int64_t(0), int64_t(1) << 60));
   app.add_option("--data", o->data, "Another directory of shards, whose validation split is used; of --tasks: the directory of their files");
   app.add_option("--batch", o->batch, "Windows at a time (as many tokens as a training batch); of --tasks: questions (16)")
       ->check(CLI::Range(int64_t(1), int64_t(1) << 20));
   app.add_option("--output", o->output, "A directory: what is found is kept in OUTPUT/<model> (in the run's directory, in evaluations)");
   app.add_option("--device", o->device, "auto, cpu or cuda:N (auto)");
-  task_options(app, o->tasks);
-  eval_length_options(app, o->by_position);
+  // What belongs to one of the evaluations is refused without it, instead of passed over.
+  const auto with = [&](const char* evaluation, const std::function<void()>& add) {
+    const size_t before = app.get_options().size();
+    add();
+    CLI::Option* chosen = app.get_option(evaluation);
+    const std::vector<CLI::Option*> all = app.get_options();
+    for (size_t i = before; i < all.size(); ++i)
+      if (all[i] != chosen) all[i]->needs(chosen);
+  };
+  with("--tasks", [&] { task_options(app, o->tasks); });
+  with("--by-position", [&] { eval_length_options(app, o->by_position); });
+  for (const char* other : {"--tasks", "--by-position"}) pairs->excludes(app.get_option(other));
+  tokens->excludes(app.get_option("--tasks"));
   app.callback([=, &common] {
     common.chosen = [=, &common] {
       if (EvalLengthOptions& b = o->by_position; b.chosen) {

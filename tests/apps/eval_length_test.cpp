@@ -69,7 +69,7 @@ TEST_CASE("eval --by-position: to 16 times the training length, the same losses 
   CHECK(table.code == 0);
   for (const char* text : {"windows of 128; documents: reset", "effective context: ", "recall: a passage of 32 tokens again", "time constants"}) CHECK(table.out.find(text) != std::string::npos);
   refuses(t, with({"--by-position", "--length", "64", "128"}), 2, "eval: --by-position wants one --length; got 2");
-  refuses(t, with({"--by-position", "--tasks", "piqa"}), 2, "eval: --by-position and --tasks are two evaluations; give one");
+  refuses(t, {"eval", t.dir("r"), "--by-position", "--tasks", "piqa"}, 2, "eval: --by-position and --tasks are two evaluations; give one");
   refuses(t, with({"--by-position", "--length", "3001"}), 65, "eval: a context of 3001 tokens wants a text that long in the held-out data");
   refuses(t, with({"--by-position", "--length", "64", "--contexts", "65"}), 2, "eval: --contexts must lie in [1,64], the window; got 65 to 65");
 }

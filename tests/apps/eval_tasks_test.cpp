@@ -87,6 +87,12 @@ TEST_CASE("eval --tasks: what does not fit is refused before any work") {
   refuses(t, t.eval({"--tasks", "arc_easy,piqa"}), 65, "piqa.jsonl:1: piqa wants the field 'sol2'; the record has goal, sol1");
   refuses(t, t.eval({"--tasks", "hellaswag"}), 66, "hellaswag.jsonl");
   refuses(t, t.eval({"--tasks", "arc_easy", "--softmax", "f16"}), 2, "--softmax");
+  // Options of another evaluation are not passed over.
+  refuses(t, t.eval({"--limit", "3"}), 2, "--limit requires --tasks");
+  refuses(t, t.eval({"--haystack", t.config()}), 2, "--haystack requires --tasks");
+  refuses(t, t.eval({"--passage", "3"}), 2, "--passage requires --by-position");
+  refuses(t, t.eval({"--tasks", "arc_easy", "--tokens", "30"}), 2, "--tokens excludes --tasks");
+  refuses(t, t.eval({"--by-position", "--pairs", "30"}), 2, "--pairs excludes --by-position");
   fs::copy(t / "r" / "checkpoints" / "step-000006", t / "alone", fs::copy_options::recursive);
   t.file("text.jsonl", "{\"text\": \"a b\"}\n");
   for (const char* flag : {"--samples", "--resume"})

@@ -120,9 +120,9 @@ TEST_CASE("report: in a browser, wide and narrow, light and dark") {
   REQUIRE(run(t, t.train(hostile, {"--set", "model.post=false", "--set", "train.steps=20", "--set", "log.every=1"})).code == 0);
   write_file(t / "rwkv7" / "results_2026-01-01T00-00-00.json", R"({"results":{"piqa":{"acc,none":0.61,"acc_stderr,none":0.0114}},"higher_is_better":{"piqa":{"acc":true}}})");
   for (const char* evaluated : {"mamba2_post", "rwkv7"})  // leaves its findings where the report looks
-    for (const std::vector<std::string>& how : {std::vector<std::string>{"--by-position", "--targets", "8"}, {"--tasks", "niah_single_1,niah_single_2",
+    for (const std::vector<std::string>& how : {std::vector<std::string>{"--by-position", "--targets", "8", "--tokens", "2000"}, {"--tasks", "niah_single_1,niah_single_2",
              "--length", "1024", "2048", "4096", "--limit", "1"}}) {
-      std::vector<std::string> eval{"eval", t.dir(evaluated), "--device", "cpu", "--tokens", "2000"};
+      std::vector<std::string> eval{"eval", t.dir(evaluated), "--device", "cpu"};
       eval.insert(eval.end(), how.begin(), how.end());
       const Ended e = run(t, eval);
       REQUIRE_MESSAGE(e.code == 0, e.err);
