@@ -1,7 +1,6 @@
 // Byte source: plain files, zstd, gzip.
 #include "data/byte_source.h"
 
-#include <xxhash.h>
 #include <zlib.h>
 #include <zstd.h>
 #include <zstd_errors.h>
@@ -109,13 +108,7 @@ struct GzipUnpacker final : ByteSource::Unpacker {
   int64_t member = 0;
 };
 
-struct ByteSource::Sum {
-  XXH3_state_t* state = XXH3_createState();
-  Sum() { XXH3_64bits_reset(state); }
-  ~Sum() { XXH3_freeState(state); }
-};
-
-ByteSource::ByteSource(const Path& path) : file_(path), sum_(std::make_unique<Sum>()) {
+ByteSource::ByteSource(const Path& path) : file_(path) {
   if (path.extension() == ".zst") unpacker_ = std::make_unique<ZstdUnpacker>();
   if (path.extension() == ".gz") unpacker_ = std::make_unique<GzipUnpacker>();
 }
@@ -137,12 +130,10 @@ size_t ByteSource::read(char* into, size_t bytes) {
 size_t ByteSource::take(char* into, size_t bytes) {
   const size_t n = size_t(std::min<uint64_t>(bytes, file_.size() - at_));
   file_.read(at_, into, n);
-  XXH3_64bits_update(sum_->state, into, n);
+  sum_.add(into, n);
   at_ += n;
   return n;
 }
-
-uint64_t ByteSource::sum() const { return XXH3_64bits_digest(sum_->state); }
 
 bool ByteSource::refill() {
   packed_.resize(piece_bytes);

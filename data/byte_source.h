@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "data/running_checksum.h"
 #include "tensor/file.h"
 
 namespace taper {
@@ -24,7 +25,7 @@ class ByteSource {
   uint64_t size() const { return file_.size(); }  // of the file, packed as it is
   uint64_t taken() const { return at_; }          // bytes of the file so far
   uint64_t given() const { return given_; }       // bytes of text so far
-  uint64_t sum() const;                           // XXH3 of the bytes of the file so far; at the end: checksum_file()
+  uint64_t sum() const { return sum_.value(); }   // XXH3 of the bytes of the file so far; at the end: checksum_file()
 
   struct Unpacker {
     virtual ~Unpacker() = default;
@@ -41,8 +42,7 @@ class ByteSource {
 
   FileReader file_;
   uint64_t at_ = 0, given_ = 0;
-  struct Sum;
-  std::unique_ptr<Sum> sum_;
+  RunningChecksum sum_;
   std::vector<char> packed_;
   std::unique_ptr<Unpacker> unpacker_;
 };

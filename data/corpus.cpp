@@ -1,13 +1,12 @@
 // Corpus of texts: lines in groups, plain texts in pieces.
 #include "data/corpus.h"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <map>
 
+#include "data/running_checksum.h"
 #include "tensor/error.h"
 
 namespace taper {
@@ -44,16 +43,6 @@ size_t piece_of(const Tokenizer& tokenizer, std::string_view text, size_t unit_b
 namespace {
 
 constexpr size_t read_bytes = size_t(1) << 17;
-
-class Sum {
- public:
-  Sum() { XXH3_64bits_reset(state_.get()); }
-  void add(std::string_view s) { XXH3_64bits_update(state_.get(), s.data(), s.size()); }
-  uint64_t value() const { return XXH3_64bits_digest(state_.get()); }
-
- private:
-  std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state_{XXH3_createState(), XXH3_freeState};
-};
 
 [[noreturn]] void changed(const Path& path) {
   fail(Exit::bad_data, "{}: is not what it was when the work stopped; bring it back, or start over with --restart", path.string());
@@ -103,7 +92,7 @@ class Lines {
   ByteSource source_;
   size_t unit_bytes_;
   std::string rest_;
-  Sum sum_;
+  RunningChecksum sum_;
 };
 
 // A plain text, looked through once before the first piece is handed out.
@@ -207,7 +196,7 @@ class Texts final : public Corpus {
     const InputFile& input = files_[size_t(index)];
     const std::string name = input.path.string();
     CleanText text(input.path, options_.invalid_utf8);
-    Sum sum;
+    RunningChecksum sum;
     std::string piece;
     Scan s;
     for (piece.clear(); s.text && text.more(piece, read_bytes); piece.clear()) {

@@ -1,12 +1,11 @@
 // Import: documents between EODs, handed out like those of texts.
 #include "data/import.h"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <chrono>
 
 #include "data/id_file.h"
+#include "data/running_checksum.h"
 #include "tensor/error.h"
 
 namespace taper {
@@ -116,8 +115,7 @@ class Ids final : public Corpus {
 
   // The document that begins at `begin`: up to an EOD, or where the index ends it.
   void scan(int64_t begin) {
-    const std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> sum{XXH3_createState(), XXH3_freeState};
-    XXH3_64bits_reset(sum.get());
+    RunningChecksum sum;
     int64_t end = begin;
     for (bool found = false; !found && end < region_end_;) {
       if (poll_ && end > begin) poll_();
@@ -126,11 +124,11 @@ class Ids final : public Corpus {
       const auto eod = std::ranges::find(ids, options_.eod);
       found = eod != ids.end();
       ids = ids.first(size_t(eod - ids.begin()));
-      XXH3_64bits_update(sum.get(), ids.data(), ids.size_bytes());
+      sum.add(ids.data(), ids.size_bytes());
       end += int64_t(ids.size());
     }
     document_.end = end;
-    document_.hash = XXH3_64bits_digest(sum.get());
+    document_.hash = sum.value();
     document_.head = begin + int64_t(file().held_out ? 0 : rule_.head(document_.hash, uint64_t(end - begin)));
     place_.begin = uint64_t(begin);
   }
