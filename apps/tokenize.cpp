@@ -2,9 +2,9 @@
 #include <CLI/CLI.hpp>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <chrono>
-#include <cstring>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -26,8 +26,15 @@ struct Options {
 };
 
 struct Line {
-  std::string text;  // what came; then what goes out, without its newline
-  int64_t number = 0, tokens = 0;
+  std::string_view text;
+  int64_t number = 0;
+};
+
+// What became of lines that one thread took: theirs up to the first bad one, which `error` tells of.
+struct Made {
+  std::string text;
+  int64_t lines = 0, tokens = 0;
+  std::optional<Error> error;
 };
 
 class Tokenize {
@@ -41,8 +48,8 @@ class Tokenize {
     }
   }
 
-  // Rewrites the line; blank lines stay as they are and are not written.
-  void rewrite(Line& line) const {
+  // Appends a line of output; none for a blank one.
+  void rewrite(const Line& line, Made& to) const {
     if (blank(line.text)) return;
     Json json;
     try {
@@ -51,46 +58,48 @@ class Tokenize {
       const auto* parse = dynamic_cast<const Json::parse_error*>(&e);
       fail(Exit::bad_data, "standard input:{}: not JSON, at byte {} of the line", line.number, parse ? parse->byte : 0);
     }
-    o_.decode ? decode(json, line) : encode(json, line);
+    o_.decode ? decode(json, line.number, to) : encode(json, line.number, to);
+    to.text += '\n';
+    ++to.lines;
   }
 
+ private:
   static bool blank(std::string_view s) { return s.find_first_not_of(" \t\r") == s.npos; }
 
- private:
-  void encode(const Json& json, Line& line) const {
+  void encode(const Json& json, int64_t number, Made& to) const {
     check(json.is_object() && json.contains("text") && json["text"].is_string(), Exit::bad_data, "standard input:{}: wants an object with a string 'text'",
-          line.number);
+          number);
     std::vector<int32_t> ids = frame_.before;
     try {
       tokenizer_.encode(json["text"].get_ref<const std::string&>(), ids, {.special = !o_.literal});
     } catch (const Error& e) {
-      throw Error(fmt::format("standard input:{}: {}", line.number, e.what()), e.at, e.code);
+      throw Error(fmt::format("standard input:{}: {}", number, e.what()), e.at, e.code);
     }
     ids.insert(ids.end(), frame_.after.begin(), frame_.after.end());
-    line.tokens = int64_t(ids.size());
-    line.text = "{\"ids\":[";
+    to.tokens += int64_t(ids.size());
+    to.text += "{\"ids\":[";
     for (size_t i = 0; i < ids.size(); ++i) {
-      if (i) line.text += ',';
+      if (i) to.text += ',';
       char digits[16];
-      line.text.append(digits, std::to_chars(digits, digits + sizeof digits, ids[i]).ptr);
+      to.text.append(digits, std::to_chars(digits, digits + sizeof digits, ids[i]).ptr);
     }
-    line.text += "]}";
+    to.text += "]}";
   }
 
-  void decode(const Json& json, Line& line) const {
+  void decode(const Json& json, int64_t number, Made& to) const {
     check(json.is_object() && json.contains("ids") && json["ids"].is_array(), Exit::bad_data, "standard input:{}: wants an object with an array 'ids'",
-          line.number);
+          number);
     std::vector<int32_t> ids;
     for (const Json& id : json["ids"]) {
       const bool good = id.is_number_integer() && (!id.is_number_unsigned() || id.get<uint64_t>() < uint64_t(1) << 31) && id.get<int64_t>() >= 0 &&
                         id.get<int64_t>() < tokenizer_.vocab();
-      check(good, Exit::bad_data, "standard input:{}: ids of {} are 0 to {}; got {}", line.number, o_.tokenizer, tokenizer_.vocab() - 1,
+      check(good, Exit::bad_data, "standard input:{}: ids of {} are 0 to {}; got {}", number, o_.tokenizer, tokenizer_.vocab() - 1,
             id.dump(-1, ' ', true).substr(0, 40));
       ids.push_back(id.get<int32_t>());
     }
-    line.tokens = int64_t(ids.size());
+    to.tokens += int64_t(ids.size());
     // Bytes that are no UTF-8, half of a character for one, become U+FFFD: JSON cannot say them.
-    line.text = Json{{"text", tokenizer_.decode(ids)}}.dump(-1, ' ', false, Json::error_handler_t::replace);
+    to.text += Json{{"text", tokenizer_.decode(ids)}}.dump(-1, ' ', false, Json::error_handler_t::replace);
   }
 
   const Options& o_;
@@ -101,35 +110,38 @@ class Tokenize {
 // Lines of standard input, some megabytes at a time.
 class Lines {
  public:
-  // The next lines; none: the end.
-  std::vector<Line> next() {
-    std::vector<Line> lines;
-    for (size_t bytes = 0; bytes < batch && !ended_;) {
-      const size_t before = piece_.size();
-      piece_.resize(before + step);
-      const size_t n = std::fread(piece_.data() + before, 1, step, stdin);
+  // The next lines, until they are asked for again; none: the end.
+  const std::vector<Line>& next() {
+    bytes_.erase(0, taken_);
+    taken_ = 0;
+    lines_.clear();
+    for (size_t newlines = 0; taken_ < batch && !ended_;) {  // newlines: where the next is looked for
+      const size_t before = bytes_.size();
+      bytes_.resize(before + step);
+      const size_t n = std::fread(bytes_.data() + before, 1, step, stdin);
       check(n == step || !std::ferror(stdin), Exit::io, "standard input: read failed: {}", std::generic_category().message(errno));
-      piece_.resize(before + n);
+      bytes_.resize(before + n);
       ended_ = n < step;
-      size_t begin = 0;
-      for (size_t from = before;;) {  // what lies before it holds no newline
-        const void* newline = std::memchr(piece_.data() + from, '\n', piece_.size() - from);
-        if (!newline) break;
-        const size_t end = size_t(static_cast<const char*>(newline) - piece_.data());
-        lines.push_back({piece_.substr(begin, end - begin), ++number_});
-        bytes += end + 1 - begin;
-        begin = from = end + 1;
-      }
-      piece_.erase(0, begin);
+      if (ended_ && !bytes_.empty() && bytes_.back() != '\n') bytes_ += '\n';
+      newlines = std::max(newlines, before);
+      for (size_t end; (end = bytes_.find('\n', newlines)) != bytes_.npos; newlines = taken_) ends_.push_back(end), taken_ = end + 1;
     }
-    if (ended_ && !piece_.empty()) lines.push_back({std::move(piece_), ++number_});
-    if (ended_) piece_.clear();
-    return lines;
+    // Views, when the bytes stay where they are.
+    size_t begin = 0;
+    for (const size_t end : ends_) {
+      lines_.push_back({std::string_view(bytes_).substr(begin, end - begin), ++number_});
+      begin = end + 1;
+    }
+    ends_.clear();
+    return lines_;
   }
 
  private:
   static constexpr size_t step = size_t(1) << 20, batch = size_t(16) << 20;
-  std::string piece_;  // of a line that has not ended
+  std::string bytes_;  // lines that were given out, and what follows them
+  size_t taken_ = 0;
+  std::vector<size_t> ends_;
+  std::vector<Line> lines_;
   int64_t number_ = 0;
   bool ended_ = false;
 };
@@ -172,39 +184,37 @@ int tokenize(const Options& o, const Common& common) {
   int64_t lines_done = 0, tokens = 0;
   double bytes = 0;
   Lines input;
-  for (std::vector<Line> lines = input.next(); !lines.empty(); lines = input.next()) {
+  std::vector<Made> made;  // kept, for their memory
+  while (true) {
+    const std::vector<Line>& lines = input.next();
+    if (lines.empty()) break;
     const std::vector<size_t> begins = groups(lines);
-    std::vector<std::optional<Error>> errors(begins.size() - 1);  // the first of each group, which ends there
+    if (made.size() + 1 < begins.size()) made.resize(begins.size() - 1);
     for (const Line& line : lines) bytes += double(line.text.size() + 1);
-    parallel_for(int64_t(errors.size()), 1, [&](int64_t from, int64_t to) {
+    parallel_for(int64_t(begins.size()) - 1, 1, [&](int64_t from, int64_t to) {
       for (int64_t g = from; g < to; ++g) {
-        size_t i = begins[size_t(g)];
+        Made& m = made[size_t(g)];
+        m.text.clear();
+        m.lines = m.tokens = 0;
+        size_t whole = 0;  // a line that turns out bad leaves nothing
         try {
-          for (; i < begins[size_t(g) + 1]; ++i) work.rewrite(lines[i]);
+          for (size_t i = begins[size_t(g)]; i < begins[size_t(g) + 1]; ++i) work.rewrite(lines[i], m), whole = m.text.size();
         } catch (const Error& e) {
-          errors[size_t(g)] = e;
-          lines[i].number = -1;
+          m.error = e;
+          m.text.resize(whole);
         }
       }
     });
     // What precedes a bad line is written all the same.
-    std::string out;
-    const Error* error = nullptr;
-    for (size_t g = 0; g < errors.size() && !error; ++g) {
-      for (size_t i = begins[g]; i < begins[g + 1] && lines[i].number >= 0; ++i) {
-        if (Tokenize::blank(lines[i].text)) continue;
-        out += lines[i].text;
-        out += '\n';
-        tokens += lines[i].tokens;
-        ++lines_done;
-      }
-      if (errors[g]) error = &*errors[g];
-    }
-    check(std::fwrite(out.data(), 1, out.size(), stdout) == out.size() && (!error || std::fflush(stdout) == 0), Exit::io,
-          "standard output: write failed: {}", std::generic_category().message(errno));
-    if (error) {
+    for (size_t g = 0; g + 1 < begins.size(); ++g) {
+      const Made& m = made[g];
+      check(std::fwrite(m.text.data(), 1, m.text.size(), stdout) == m.text.size() && (!m.error || std::fflush(stdout) == 0), Exit::io,
+            "standard output: write failed: {}", std::generic_category().message(errno));
+      lines_done += m.lines;
+      tokens += m.tokens;
+      if (!m.error) continue;
       if (terminal) fmt::print(stderr, "\r\x1b[K");
-      throw *error;
+      throw *m.error;
     }
     const auto now = Clock::now();
     if (!terminal || now - drawn < std::chrono::milliseconds(100)) continue;
