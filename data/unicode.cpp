@@ -41,6 +41,8 @@ class Steady {
     }
     for (uint32_t c = 0xc0; c < 0x300; ++c) see_decomposition(c);
     for (uint32_t c = 0x1161; c < 0x1200; ++c) bits_[c] = false;  // Hangul's vowels and finals
+    // It is none of them, the finals are counted from it: utf8proc would compose it into the syllable before it, and it was lost.
+    bits_[0x11a7] = true;
     for (uint32_t c = 0; c < 0x300; ++c) check(bits_[c], "unicode: no letter below U+0300 may combine; U+{:04X} does", c);
   }
   bool operator()(uint32_t c) const { return bits_[c]; }

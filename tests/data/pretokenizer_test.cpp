@@ -126,6 +126,10 @@ TEST_CASE("NFC by value, and nothing done where nothing is to be done") {
   CHECK(nfc(utf8({0x212b})) == utf8({0xc5}));                                          // a singleton
   CHECK(nfc(utf8({0x1100, 0x1161, 0x11a8})) == utf8({0xac01}));                        // Hangul
   CHECK(nfc(utf8({0xac00, 0x11a8})) == utf8({0xac01}));
+  CHECK(nfc(utf8({0xac00, 0x11a7})) == utf8({0xac00, 0x11a7}));                        // no final, but the place before the first
+  CHECK(nfc(utf8({0x1100, 0x1161, 0x11a7, 0x11a8, 0x301})) == utf8({0xac00, 0x11a7, 0x11a8, 0x301}));
+  CHECK(nfc(utf8({0xac00, 0x11c3})) == utf8({0xac00, 0x11c3}));                        // nor is what follows the last
+  CHECK(nfc(utf8({0xac01, 0x11a8})) == utf8({0xac01, 0x11a8}));                        // one final is enough
   CHECK(nfc(utf8({0x61, 0x323, 0x307})) == utf8({0x1ea1, 0x307}));                     // marks in order
   CHECK(nfc(utf8({0x61, 0x307, 0x323})) == utf8({0x1ea1, 0x307}));                     // and out of it
   CHECK(nfc(utf8({0x958})) == utf8({0x915, 0x93c}));                                   // excluded from composition
