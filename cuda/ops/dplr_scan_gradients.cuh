@@ -66,6 +66,18 @@ __device__ inline void fetch(GradientShared& s, const View& v, const Chunk& c, c
   copy_tile<gradient_threads>(s.d_state, g_d_state, channels, channels);
 }
 
+// Brings a chunk's inputs and states on their way, by threads 0 to 255: into the second-level cache, for `fetch` has no place yet.
+__device__ inline void prefetch(const View& v, const Chunk& c, const bf16* g_d_y, const bf16* g_state, const bf16* g_d_state) {
+  const int i = int(threadIdx.x) % 64, which = int(threadIdx.x) / 64 % 4;
+  if (which < 2) prefetch_line((which ? g_d_state : g_state) + i * channels);
+  if (i >= c.length) return;
+  const int64_t at = c.at + i * c.stride;
+  prefetch_line((which == 0 ? v.g_r : which == 1 ? v.g_a : which == 2 ? v.g_k : v.g_b) + at);
+  if (which >= 2) prefetch_line(v.g_log_w + at + which % 2 * (channels / 2));
+  else if (which == 0) prefetch_line(v.g_v + at);
+  else if (g_d_y) prefetch_line(g_d_y + at);
+}
+
 // d[u] += left[u] times 16 rows and 32 columns.
 __device__ inline void multiply_both(Half (&d)[2], const uint32_t (&left)[2][4], const bf16* right) {
 #pragma unroll
@@ -427,10 +439,10 @@ __global__ void __launch_bounds__(gradient_threads, 1)
     }
     return turn;
   };
+  constexpr int64_t state = channels * channels;
   Chunk c;
   for (int turn = -1, next = find(int(blockIdx.x));;) {
     if (next < count) {
-      constexpr int64_t state = channels * channels;
       fetch(s, v, Chunk(v, first + next, false), g_d_y, g_states + (first + next) * state, g_d_states + int64_t(next) * state);
       cuda::copy_async_commit();
     }
@@ -482,6 +494,8 @@ __global__ void __launch_bounds__(gradient_threads, 1)
       }
       __syncthreads();
       if (warp < 8) {
+        next = s.next;
+        if (next < count) prefetch(v, Chunk(v, first + next, false), g_d_y, g_states + (first + next) * state, g_d_states + int64_t(next) * state);
         begin_d_v(d_v, s, c, I, own);
       } else {
         if (warp < 12) substitute(sum, x, s.pairs[1][1], s.inverse);
