@@ -12,6 +12,7 @@
 //
 // The loops over blocks roll: straight code for all of them does not fit the instruction cache.
 #pragma once
+#include "cuda/hopper.cuh"
 #include "cuda/ops/dplr_scan_tiles.cuh"
 
 namespace taper::kernels::dplr_tiles {
@@ -412,13 +413,6 @@ __device__ inline void to_decays(const GradientShared& s, const Chunk& c, int I,
   }
 }
 
-// Three or two blocks of a triangular matrix, a quarter of it: f(I, J).
-template <class F>
-__device__ void each_of_quarter(int quarter, F f) {
-#pragma unroll 1
-  for (int n = quarter; n < triangle; n += 4) f(row_in_triangle(n), column_in_triangle(n));
-}
-
 __global__ void __launch_bounds__(gradient_threads, 1)
     dplr_scan_gradient_kernel(View v, const bf16* g_d_y,      // [B,T,H,64] or null
                               const bf16* g_states,           // [B,chunks,H,64,64] S~
@@ -456,9 +450,10 @@ __global__ void __launch_bounds__(gradient_threads, 1)
     __syncthreads();
 
     // The pairs; a kind has four warps.
-    const bool of_a = warp / 2 % 2, with_b = warp % 2;
-    Tile& pairs = s.pairs[of_a][with_b];
-    each_of_quarter(warp / 4, [&](int I, int J) {
+#pragma unroll 1
+    for (int n = warp / 4; n < triangle; n += 4) {
+      const int I = row_in_triangle(n), J = column_in_triangle(n);
+      const bool of_a = warp / 2 % 2, with_b = warp % 2;
       Sum sum = {};
       pair_block(
           sum, [&](uint32_t (&f)[4], int q) { load_left(f, &s.query[of_a].at[I * block][q * block]); },
@@ -466,8 +461,8 @@ __global__ void __launch_bounds__(gradient_threads, 1)
       mask(sum, c, I, J, of_a);
       uint32_t f[4];
       pack(f, sum);
-      store(&pairs.at[I * block][J * block], f);
-    });
+      store(&s.pairs[of_a][with_b].at[I * block][J * block], f);
+    }
     __syncthreads();
 
     // M and X, four warps each; meanwhile what they need, and d_v without X.
@@ -506,9 +501,14 @@ __global__ void __launch_bounds__(gradient_threads, 1)
       __syncthreads();
       if (warp < 8) finish_d_v(d_v, s, c, I, own, g_d_v);
     }
-    __syncthreads();
 
-    each_of_quarter(warp / 4, [&](int I, int J) {
+    // The pairs' gradients: those of A_k by the warps that had read it, the other kinds meanwhile by the other warps.
+    if (warp < 8) cuda::hopper::named_barrier(1, 256);
+#pragma unroll 1
+    for (int m = warp % 8; m < (warp < 8 ? triangle : 3 * triangle); m += 8) {
+      const int n = warp < 8 ? m : m / 3, kind = warp < 8 ? 2 : m % 3 + m % 3 / 2;  // P_k P_b A_k A_b
+      const int I = row_in_triangle(n), J = column_in_triangle(n);
+      const bool of_a = kind / 2, with_b = kind % 2;
       Sum sum = {};
       pair_block(
           sum,
@@ -529,8 +529,8 @@ __global__ void __launch_bounds__(gradient_threads, 1)
           for (int e = 0; e < 2; ++e) s.near[I][late][i][column_of(0, e)][2 * of_a + with_b] = sum[late][2 * late + e];
       uint32_t f[4];
       pack(f, sum);
-      store(&pairs.at[I * block][J * block], f);
-    });
+      store(&s.pairs[of_a][with_b].at[I * block][J * block], f);
+    }
     __syncthreads();
     if (warp < 8) to_queries(s, c, warp % 4, warp / 4 * 32, g_d_r, g_d_a);
     else to_keys(s, c, warp % 4, warp / 4 % 2 * 32, g_d_k, g_d_b);
