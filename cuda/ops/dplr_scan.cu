@@ -1,11 +1,13 @@
 // dplr_scan on CUDA.
-//   plan     bf16, K = V = 64: what each chunk of 64 does to a state, then the states one after the other, then (backward)
-//            the gradients; all products on tensor cores. Else, and for heads whose decays are too strong for that: one block
-//            per head walks pieces of 16 tokens with the state in shared memory
+//   plan     bf16, K and V from 16 to 64: what each chunk of 64 does to a state, then the states one after the other, then (backward)
+//            the gradients; all products on tensor cores. Heads narrower than 64 go in as copies with zeros. Else, and for heads
+//            whose decays are too strong for that: one block per head walks pieces of 16 tokens with the state in shared memory;
+//            so below 16, where a copy would be more than three quarters zeros
 //   grid     B*H*chunks blocks of 256 (first step), B*H of 128 (walk), one of 512 on each multiprocessor (gradients);
 //            plain: B*H blocks of 256
 //   traffic  bf16, 8 x 2048 tokens, 12 heads: forward 480 MB, of them 250 for what the steps tell each other: 160 us at 3 TB/s;
-//            backward 750 MB: 250 us. Inputs and outputs alone: 250 MB and 430 MB
+//            backward 750 MB: 250 us. Inputs and outputs alone: 250 MB and 430 MB. The copies for heads of 32 add 300 MB forward,
+//            510 backward
 //   limits   f32 f64 bf16; any shape and decay; where a head's matrices do not fit into shared memory they lie in HBM
 //   ceiling  latency of dependent products: about 11 thousand cycles of a multiprocessor for a chunk of the first step,
 //            15 to 20 thousand for its gradients; plain: about 5 thousand for a piece forward, 15 thousand backward
@@ -15,6 +17,7 @@
 
 #include "cuda/launch.cuh"
 #include "cuda/ops/dplr_scan_gradients.cuh"
+#include "cuda/ops/dplr_scan_narrow.cuh"
 #include "cuda/ops/dplr_scan_plain.cuh"
 #include "cuda/ops/dplr_scan_plain_backward.cuh"
 #include "cuda/ops/dplr_scan_prepare.cuh"
@@ -63,14 +66,15 @@ void plain_backward(const DplrScanBackward& g, const int* left_out) {
   });
 }
 
-// ---- tensor cores: bf16 with K = V = 64 in chunks of 64 ----
+// ---- tensor cores: bf16 with K and V from 16 to 64 in chunks of 64 ----
 
 bool fits_tiles(const DplrScanInputs& in, int64_t chunk) {
   using namespace dplr_tiles;
   constexpr size_t bytes = std::max({sizeof(PrepareShared<false>), sizeof(WalkShared<false>), sizeof(GradientShared)});
-  return in.r.dtype() == Dtype::bf16 && in.r.size(3) == channels && in.v.size(3) == channels && chunk == tokens &&
-         int64_t(bytes) <= cuda::most_shared_memory();
+  const auto [least, most] = std::minmax({in.r.size(3), in.v.size(3)});
+  return in.r.dtype() == Dtype::bf16 && 16 <= least && most <= channels && chunk == tokens && int64_t(bytes) <= cuda::most_shared_memory();
 }
+bool is_narrow(const DplrScanInputs& in) { return in.r.size(3) < dplr_tiles::channels || in.v.size(3) < dplr_tiles::channels; }
 
 // Launches with `Shared` as dynamic shared memory.
 template <class Shared, class... P>
@@ -94,7 +98,9 @@ void by_parts(const DplrScanInputs& in, size_t bytes_per_chunk, F f) {
   for (int64_t n = 0; n < B; n += rows) f(n, std::min(rows, B - n));
 }
 
-void tiles_forward(const DplrScanForward& f) {
+// K = V = 64; then rest(flags of the heads that have no results yet).
+template <class Rest>
+void tiles_forward(const DplrScanForward& f, Rest rest) {
   using namespace dplr_tiles;
   using Shared = WalkShared<false>;
   Device& device = f.device();
@@ -110,10 +116,11 @@ void tiles_forward(const DplrScanForward& f) {
                    f.in.initial ? f.in.initial.data<float>() : nullptr, f.y.data<bf16>(), f.states.data<bf16>() + first * state,
                    f.final.data<float>(), first);
   });
-  plain_forward<bf16>(f, left_out.data<int>());
+  rest(left_out.data<int>());
 }
 
-void tiles_backward(const DplrScanBackward& g) {
+template <class Rest>
+void tiles_backward(const DplrScanBackward& g, Rest rest) {
   using namespace dplr_tiles;
   using Shared = WalkShared<true>;
   Device& device = g.device();
@@ -137,20 +144,82 @@ void tiles_backward(const DplrScanBackward& g) {
                            g.d_k.data<bf16>(), g.d_v.data<bf16>(), g.d_a.data<bf16>(), g.d_b.data<bf16>(),
                            g.d_log_w.data<float>(), first, int(count));
   });
-  plain_backward<bf16>(g, left_out.data<int>());
+  rest(left_out.data<int>());
+}
+
+// ---- narrower heads: the tiles work on copies with zeros, the plain kernels on the tensors themselves ----
+
+Tensor rows_of(const Tensor& t, int64_t n, int64_t rows) { return t ? t.rows(n, n + rows) : Tensor{}; }
+
+DplrScanInputs rows_of(const DplrScanInputs& in, int64_t n, int64_t rows) {
+  const auto part = [&](const Tensor& t) { return rows_of(t, n, rows); };
+  return {.r = part(in.r), .log_w = part(in.log_w), .k = part(in.k), .v = part(in.v), .a = part(in.a), .b = part(in.b),
+          .initial = part(in.initial), .packing = {.start = part(in.packing.start), .t0 = part(in.packing.t0)}};
+}
+
+// All but `initial`, which the backward does not read.
+DplrScanInputs widen(const DplrScanInputs& in, dplr_tiles::Widened& to) {
+  return {.r = to.rows(in.r), .log_w = to.rows(in.log_w), .k = to.rows(in.k), .v = to.rows(in.v), .a = to.rows(in.a),
+          .b = to.rows(in.b), .packing = in.packing};
+}
+
+constexpr size_t copies_of_chunk = 40 * dplr_tiles::tokens * dplr_tiles::channels;  // bytes, at most
+
+void narrow_forward(const DplrScanForward& f) {
+  const int64_t K = f.in.r.size(3), V = f.in.v.size(3);
+  by_parts(f.in, copies_of_chunk, [&](int64_t n, int64_t rows) {
+    const auto part = [&](const Tensor& t) { return rows_of(t, n, rows); };
+    const DplrScanForward own{.in = rows_of(f.in, n, rows), .y = part(f.y), .final = part(f.final), .states = part(f.states),
+                              .chunk = f.chunk};
+    dplr_tiles::Widened in(own.in), out(own.in);
+    DplrScanForward wide{.in = widen(own.in, in), .y = out.rows(own.y), .final = out.states(own.final, K, V),
+                         .states = out.states(own.states, V, K), .chunk = f.chunk};
+    wide.in.initial = in.states(own.in.initial, K, V);
+    in.move<true>(f.device());
+    tiles_forward(wide, [&](const int* left_out) {
+      out.move<false>(f.device());
+      plain_forward<bf16>(own, left_out);
+    });
+  });
+}
+
+void narrow_backward(const DplrScanBackward& g) {
+  const int64_t K = g.in.r.size(3), V = g.in.v.size(3);
+  by_parts(g.in, copies_of_chunk, [&](int64_t n, int64_t rows) {
+    const auto part = [&](const Tensor& t) { return rows_of(t, n, rows); };
+    const DplrScanBackward own{.in = rows_of(g.in, n, rows), .states = part(g.states), .d_y = part(g.d_y), .d_final = part(g.d_final),
+                               .d_r = part(g.d_r), .d_log_w = part(g.d_log_w), .d_k = part(g.d_k), .d_v = part(g.d_v),
+                               .d_a = part(g.d_a), .d_b = part(g.d_b), .d_initial = part(g.d_initial), .chunk = g.chunk};
+    dplr_tiles::Widened in(own.in), out(own.in);
+    const DplrScanBackward wide{.in = widen(own.in, in), .states = in.states(own.states, V, K), .d_y = in.rows(own.d_y),
+                                .d_final = in.states(own.d_final, K, V), .d_r = out.rows(own.d_r), .d_log_w = out.rows(own.d_log_w),
+                                .d_k = out.rows(own.d_k), .d_v = out.rows(own.d_v), .d_a = out.rows(own.d_a),
+                                .d_b = out.rows(own.d_b), .d_initial = out.states(own.d_initial, K, V), .chunk = g.chunk};
+    in.move<true>(g.device());
+    tiles_backward(wide, [&](const int* left_out) {
+      out.move<false>(g.device());
+      plain_backward<bf16>(own, left_out);
+    });
+  });
 }
 
 bool empty(const DplrScanInputs& in) { return in.r.size(0) * in.r.size(2) == 0; }
 
 void forward(const DplrScanForward& f) {
   if (empty(f.in)) return;
-  if (fits_tiles(f.in, f.chunk)) return tiles_forward(f);
+  if (fits_tiles(f.in, f.chunk)) {
+    if (is_narrow(f.in)) return narrow_forward(f);
+    return tiles_forward(f, [&](const int* left_out) { plain_forward<bf16>(f, left_out); });
+  }
   visit<float, double, bf16>("dplr_scan", f.in.r.dtype(), [&]<class T>() { plain_forward<T>(f, nullptr); });
 }
 
 void backward(const DplrScanBackward& g) {
   if (empty(g.in)) return;
-  if (fits_tiles(g.in, g.chunk)) return tiles_backward(g);
+  if (fits_tiles(g.in, g.chunk)) {
+    if (is_narrow(g.in)) return narrow_backward(g);
+    return tiles_backward(g, [&](const int* left_out) { plain_backward<bf16>(g, left_out); });
+  }
   visit<float, double, bf16>("dplr_scan", g.in.r.dtype(), [&]<class T>() { plain_backward<T>(g, nullptr); });
 }
 

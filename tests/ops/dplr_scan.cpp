@@ -54,6 +54,10 @@ std::vector<Example> examples() {
   all.push_back(example({.B = 2, .T = 130, .H = 2, .K = 64, .V = 64, .slowest = 0, .fastest = 0.6065, .removal = 0.1}));
   all.push_back(example({.B = 1, .T = 64, .H = 1, .K = 64, .V = 64, .initial = false, .slowest = 0, .fastest = 1e-6, .removal = 0.1}));
   all.push_back(example({.B = 1, .T = 37, .H = 3, .K = 64, .V = 64, .slowest = 0.5, .fastest = 4, .removal = 0.1}));
+  // Narrower heads, which go there as copies with zeros around them: of both, of the columns, of the rows.
+  all.push_back(example({.B = 2, .T = 70, .H = 2, .K = 32, .V = 32, .slowest = 0, .fastest = 0.6065, .removal = 0.1}));
+  all.push_back(example({.B = 1, .T = 65, .H = 2, .K = 64, .V = 16, .initial = false, .slowest = 0, .fastest = 0.6065, .removal = 0.1}));
+  all.push_back(example({.B = 2, .T = 20, .H = 1, .K = 32, .V = 64, .slowest = 0, .fastest = 1, .removal = 0.1}));
   return all;
 }
 
@@ -159,15 +163,17 @@ void survives_extreme_decays() { survive_extreme_decays(70, 4, 3); }
 void survives_extreme_decays_in_tiles() { survive_extreme_decays(70, 64, 64); }  // as tensor cores take it in bf16
 
 // Heads that tensor cores take beside heads that are too strong for them in one chunk, whose blocks take several chunks each.
-void leaves_out_strong_heads() {
-  Inputs in(2, 200, 3, 64, 64);
+void leave_out_strong_heads(int64_t K, int64_t V, const std::vector<std::vector<int64_t>>& starts) {
+  Inputs in(2, 200, 3, K, V);
   for (int64_t row = 0; row < 2 * 200 * 3; ++row)
-    for (int64_t i = 0; i < 64; ++i) {
+    for (int64_t i = 0; i < K; ++i) {
       const int64_t n = row / 600, t = row / 3 % 200, h = row % 3;
-      in.values["log_w"][size_t(row * 64 + i)] = float(n == 1 && t == 100 && h != 1 ? -1e3 : -0.01 * double(i % 8 + 1));
+      in.values["log_w"][size_t(row * K + i)] = float(n == 1 && t == 100 && h != 1 ? -1e3 : -0.01 * double(i % 8 + 1));
     }
-  in.agrees();
+  in.agrees(starts);
 }
+void leaves_out_strong_heads() { leave_out_strong_heads(64, 64, {}); }
+void leaves_out_strong_narrow_heads() { leave_out_strong_heads(33, 20, {{}, {70, 90}}); }
 
 // Slow channels over a long window: an f32 exp(-1e-8) is 1, and yet their decay must not be lost.
 void a_long_window_keeps_slow_decays() {
@@ -272,10 +278,12 @@ const RegisterCase registered{{
     .bf16 = Tolerance{5e-3, 8e-3},
     .bench = {bench({.B = 1, .T = 2048, .H = 12, .K = 64, .V = 64, .initial = false, .removal = 0.05}),
               bench({.B = 4, .T = 512, .H = 4, .K = 64, .V = 64, .initial = false, .removal = 0.05}),
-              bench({.B = 8, .T = 2048, .H = 12, .K = 64, .V = 64, .initial = false, .removal = 0.05})},
+              bench({.B = 8, .T = 2048, .H = 12, .K = 64, .V = 64, .initial = false, .removal = 0.05}),
+              bench({.B = 32, .T = 512, .H = 12, .K = 32, .V = 32, .initial = false, .removal = 0.05})},
     .checks = {{"survives extreme decays", survives_extreme_decays},
                {"survives extreme decays in tiles", survives_extreme_decays_in_tiles},
                {"leaves out strong heads", leaves_out_strong_heads},
+               {"leaves out strong narrow heads", leaves_out_strong_narrow_heads},
                {"a long window keeps slow decays", a_long_window_keeps_slow_decays},
                {"a split run equals one run", a_split_run_equals_one_run},
                {"the final state alone has gradients", final_state_alone_has_gradients},
