@@ -33,7 +33,7 @@ struct TaskResult {
 };
 
 struct EvaluationFacts {  // of the model and the way it was asked
-  std::string model, checkpoint, dtype, device, softmax, tokenizer, bos, data;
+  std::string model, checkpoint, weights, dtype, device, softmax, tokenizer, bos, data;
   int64_t step = 0, parameters = 0, batch = 0, max_length = 0, limit = 0, bootstrap = 0;
 };
 

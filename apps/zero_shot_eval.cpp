@@ -1,6 +1,7 @@
 // Zero-shot evaluation: requests out, scores back, sums in the order of the documents.
 #include "apps/zero_shot_eval.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -42,14 +43,24 @@ size_t first_largest(const std::vector<double>& values) {
   return best;
 }
 
+// What the documents are: as they were read, what is scored and what is right.
+std::pair<std::string, std::string> note_of(const TaskDocuments& documents) {
+  std::string all;
+  for (const TaskDocument& d : documents.documents) all += fmt::format("{}\n{}\n{}\n", d.record, d.text, d.gold);
+  return {"documents_sha256", '"' + sha256(all) + '"'};
+}
+
 Metric share(const char* name, const std::vector<double>& right) { return {.name = name, .value = mean(right), .error = mean_error(right)}; }
 
 }  // namespace
+
+bool is_finished(const TaskResult& before, const TaskDocuments& documents) { return std::ranges::find(before.notes, note_of(documents)) != before.notes.end(); }
 
 TaskResult evaluate_zero_shot(Predictor& model, const Coder& coder, const ZeroShotTask& task, const TaskDocuments& documents, const ZeroShotOptions& o) {
   const char* kind = task.kind == TaskKind::text ? "loglikelihood_rolling" : task.kind == TaskKind::last_word ? "loglikelihood" : "multiple_choice";
   TaskResult result{.task = task.name, .kind = kind,
                     .version = task.version, .metrics = {}, .all = documents.all, .used = int64_t(documents.documents.size())};
+  result.notes.push_back(note_of(documents));
   std::string hashes;
   const auto keep = [&](const Json& s) { result.samples.push_back(s.dump(-1, ' ', false, Json::error_handler_t::replace)); };
 

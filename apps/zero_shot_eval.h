@@ -16,6 +16,9 @@ struct ZeroShotOptions {
   int64_t bootstrap = 100000;  // replicates for a perplexity's error; 0: the delta method, and the notes say so
 };
 
+// Whether `before` holds the results of these documents.
+bool is_finished(const TaskResult& before, const TaskDocuments& documents);
+
 TaskResult evaluate_zero_shot(Predictor& model, const Coder& coder, const ZeroShotTask& task, const TaskDocuments& documents,
                               const ZeroShotOptions& options);
 

@@ -210,6 +210,7 @@ Checkpoint open_checkpoint(const Path& path) {
   Checkpoint c;
   c.path = path;
   c.step = manifest["step"].get<int64_t>();
+  c.weights = manifest["files"][model_file]["xxh3"].get<std::string>();
   c.state = read_file(path / state_file);  // not in braces: GCC 12 destroys the other members twice when it throws
   for (const auto& [key, value] : manifest["values"].items()) c.values[key] = value.get<int64_t>();
   return c;

@@ -21,6 +21,7 @@ namespace taper {
 struct Checkpoint {  // one whose files were all verified
   Path path;
   int64_t step = 0;
+  std::string weights;                    // model.safetensors' XXH3, which tells two models apart that stand in one place after another
   std::string state;                      // state.json, a JSON object
   std::map<std::string, int64_t> values;  // from the manifest: {"metrics_bytes": 123, "spectra_bytes": 45}
 };

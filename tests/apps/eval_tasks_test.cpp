@@ -243,4 +243,15 @@ TEST_CASE("eval --resume: what a results file holds is taken over, whole; other 
   CHECK_FALSE(nouns("owl elk emu"));
   CHECK(nouns("owl elk emu"));
   CHECK_FALSE(nouns("owl elk gnu"));  // in the same file
+
+  t.file("piqa.jsonl",
+      "{\"goal\": \"slow\", \"sol1\": \"head\", \"sol2\": \"decays with\", \"label\": 0}\n{\"goal\": \"the\", \"sol1\": \"a\", \"sol2\": \"state\", \"label\": 1}\n");
+  const std::string other_label = run(t, with({"--resume"})).err;
+  CHECK(other_label.find("piqa: in ") == std::string::npos);
+  CHECK(other_label.find("text: in ") != std::string::npos);
+  fs::remove_all(t / "r");  // another model in the same place, as many steps old
+  REQUIRE(run(t, t.train("r", {"--set", "train.steps=6", "--set", "run.seed=9"})).code == 0);
+  const Ended other_model = run(t, with({"--resume"}));
+  CHECK(other_model.code == 0);
+  CHECK(other_model.err.find(": in ") == std::string::npos);
 }

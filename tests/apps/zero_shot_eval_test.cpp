@@ -125,10 +125,10 @@ TEST_CASE("last word: perplexity per word, not per token; acc wants every token 
   CHECK(metric(r, "acc") == doctest::Approx(0.2));
   CHECK(error(r, "acc") == mean_error(right));
   CHECK(r.metrics[0].higher_is_better == false);
-  CHECK(r.notes[0].second == "\"bootstrap\"");
+  CHECK(r.notes.back().second == "\"bootstrap\"");
   r = evaluate_zero_shot(model, toy_coder(), task("lambada_openai"), d, {.score = {}, .bootstrap = 0});
   CHECK(error(r, "perplexity") == doctest::Approx(perplexity_error_delta(ll)).epsilon(1e-12));
-  CHECK(r.notes[0].second == "\"delta method\"");
+  CHECK(r.notes.back().second == "\"delta method\"");
 }
 
 TEST_CASE("text: one sum over all documents; words and bytes of the page, tokens of what was scored") {

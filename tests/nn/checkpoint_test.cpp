@@ -142,6 +142,7 @@ TEST_CASE("any flipped bit, cut or missing file is found and named") {
     put(newest / file, good);
   }
   CHECK(open_checkpoint(newest).step == 200);
+  CHECK(open_checkpoint(newest).weights == checksum_text(checksum_file(newest / "model.safetensors")));
   put(dir / "step-000100/state.json", "{}");
   put(newest / "state.json", "{}");
   expect_error(
@@ -261,7 +262,7 @@ TEST_CASE("a NaN behind good checksums is still found") {
                             {"layers.0.mixer.dt_bias", drawn({4}, Dtype::f32, 3)}});
   expect_error(Exit::bad_data,
                model.string() + ": tensor 'embedding.weight': finite values are wanted; element 0 is nan", [&] {
-                 load_checkpoint({dir / "step-000001", 1, "{}", {}}, b.all, b.optimizer);
+                 load_checkpoint({.path = dir / "step-000001", .step = 1, .weights = "", .state = "{}", .values = {}}, b.all, b.optimizer);
                });
   change_manifest_sums(dir / "step-000001");  // a hand-edited manifest fails by its own checksum
   expect_error(Exit::bad_data, "manifest.json: its checksum does not match",
