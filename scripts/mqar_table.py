@@ -49,6 +49,8 @@ def section(path, results):
         + f"; {setting(runs[0], 'train.precision', 'f32')}. Runs: " + ", ".join(f"{n} {s}" for s, n in states.items() if n) + ".", "",
         "| model | seeds | learning rate | " + " | ".join(CAPACITY) + " |", "|---|---|---|" + "---|" * len(CAPACITY)]
     models = [m for m in results["models"] if "tests" in m]
+    if missing := {t for m in models for t in CAPACITY + PERSIST if t not in m["tests"]}:
+        raise SystemExit(f"mqar_table: {path} is not of the published tests; it lacks {', '.join(sorted(missing))}")
     for m in models:
         published = PUBLISHED.get(m["model"], (None,) * 4)
         cells = [f"{percent(m['tests'][t])} / {'-' if p is None else format(p, '.1f')}" for t, p in zip(CAPACITY, published)]

@@ -67,6 +67,17 @@ TEST_CASE("every task: within its length, near it, the same again, another for a
   }
 }
 
+TEST_CASE("an answer may have as many tokens as the published tasks give it") {
+  const Scratch scratch;
+  write_squad(scratch / "squad.json", "A word says wörd0.");
+  RulerMaterials m = materials();
+  m.squad = read_squad(scratch / "squad.json");
+  std::map<std::string, int64_t> seen;
+  for (const std::string& name : ruler_tasks())
+    if (name != "qa_hotpot") seen[name.starts_with("niah_") ? "niah" : name] = task(name, 4096, false, m)->new_tokens();
+  CHECK(seen == std::map<std::string, int64_t>{{"niah", 128}, {"vt", 30}, {"cwe", 120}, {"fwe", 50}, {"qa_squad", 32}});
+}
+
 TEST_CASE("64K of running text still fits, and is full") {
   const auto t = task("niah_single_2", 65536);
   const int64_t tokens = quarters(t->sample(0).input()) + 128;
