@@ -121,6 +121,7 @@ size_t ByteSource::read(char* into, size_t bytes) {
     const size_t wanted = std::min(bytes - done, size_t(1) << 30);
     const size_t n = unpacker_ ? unpacker_->unpack(*this, into + done, wanted) : take(into + done, wanted);
     if (n == 0) break;
+    if (unpacker_) newlines_ += uint64_t(std::count(into + done, into + done + n, '\n'));
     done += n;
     given_ += n;
   }
@@ -142,13 +143,13 @@ bool ByteSource::refill() {
 }
 
 void ByteSource::truncated(int64_t frame) const {
-  fail(Exit::bad_data, "{}: truncated: the compressed data stop at byte {}, inside frame {}, after {} bytes of text", path().string(), at_,
-       frame, given_);
+  fail(Exit::bad_data, "{}: truncated: the compressed data stop at byte {}, inside frame {}, after {} bytes of text, in line {}",
+       path().string(), at_, frame, given_, newlines_ + 1);
 }
 
 void ByteSource::damaged(int64_t frame, std::string_view why) const {
-  fail(Exit::bad_data, "{}: damaged compression before byte {}: {} (frame {}, after {} bytes of text)", path().string(), at_, why, frame,
-       given_);
+  fail(Exit::bad_data, "{}: damaged compression before byte {}: {} (frame {}, after {} bytes of text, in line {})", path().string(), at_, why,
+       frame, given_, newlines_ + 1);
 }
 
 Path without_packing(const Path& path) {

@@ -42,6 +42,7 @@ class ByteSource {
 
   FileReader file_;
   uint64_t at_ = 0, given_ = 0;
+  uint64_t newlines_ = 0;  // in the text so far, where it is unpacked: errors name the line
   RunningChecksum sum_;
   std::vector<char> packed_;
   std::unique_ptr<Unpacker> unpacker_;

@@ -3,6 +3,8 @@
 
 #include <zstd.h>
 
+#include <algorithm>
+
 #include "tensor/random.h"
 #include "tests/data/texts.h"
 #include "tests/support/scratch.h"
@@ -70,7 +72,8 @@ TEST_CASE("plain, zstd and gzip files, one frame or many, give their bytes for a
 
 TEST_CASE("data cut short anywhere, or damaged: the file, the byte and the frame") {
   const Scratch dir;
-  const std::string first = text_of(1'000), second = text_of(200'000);
+  const std::string first = text_of(1'000), second = text_of(200'000) + "\nthe second\nand the third line";
+  const std::string in_line = std::to_string(1 + std::ranges::count(first + second, '\n'));
   for (const bool gz : {false, true}) {
     const std::string name = gz ? "x.gz" : "x.zst", good = gz ? gzip(first) + gzip(second) : zstd(first) + zstd(second);
     const size_t one = (gz ? gzip(first) : zstd(first)).size();
@@ -83,7 +86,7 @@ TEST_CASE("data cut short anywhere, or damaged: the file, the byte and the frame
     }
     write_file(dir / name, good + "and more");
     expect_failure([&] { read_all(dir / name, 65'536); }, Exit::bad_data, ": damaged compression before byte ");
-    expect_failure([&] { read_all(dir / name, 65'536); }, Exit::bad_data, "(frame 3, after 201000 bytes of text)");
+    expect_failure([&] { read_all(dir / name, 65'536); }, Exit::bad_data, "(frame 3, after 201030 bytes of text, in line " + in_line + ")");
     int64_t wrong = 0;
     for (size_t i = one; i < good.size(); i += 997) {  // a flipped bit of the second frame is found, or (zstd without a checksum) changes text
       std::string bad = good;
@@ -101,7 +104,7 @@ TEST_CASE("data cut short anywhere, or damaged: the file, the byte and the frame
   }
   write_file(dir / "y.gz", zstd(first));
   expect_failure([&] { read_all(dir / "y.gz", 100); }, Exit::bad_data,
-                 "y.gz: damaged compression before byte " + std::to_string(zstd(first).size()) + ": incorrect header check (frame 1, after 0 bytes of text)");
+                 "y.gz: damaged compression before byte " + std::to_string(zstd(first).size()) + ": incorrect header check (frame 1, after 0 bytes of text, in line 1)");
 }
 
 TEST_CASE("a zstd window of more than 128 MiB is refused by its size") {
