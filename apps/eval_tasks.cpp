@@ -160,7 +160,8 @@ int eval_tasks(const TaskOptions& o, const Common& common) {
                    .batch = o.batch, .max_length = o.max_length, .limit = o.limit, .bootstrap = o.bootstrap}, output, o.samples, o.resume);
   if (!common.json) fmt::print("{}", Results::head()), std::fflush(stdout);
   for (const std::string& task : tasks) {
-    const TaskResult* before = results.find(task);
+    const TaskResult* found = results.find(task);
+    const std::optional<TaskResult> before = found ? std::optional(*found) : std::nullopt;  // the file's may change on the way
     if (before && (is_ruler_task(task) ? is_finished(*before, fitted[task], *materials, ruler_how) : is_finished(*before, documents[task]))) {
       fmt::print(stderr, "{}: in {} already\n", task, results.file().string());
     } else {
@@ -169,7 +170,8 @@ int eval_tasks(const TaskOptions& o, const Common& common) {
       if (is_ruler_task(task)) {
         ruler_how.progress = progress;
         ruler_how.finished = [&](const TaskResult& so_far) { results.add(so_far); };
-        evaluate_ruler(writer, task, fitted[task], *materials, ruler_how);
+        const bool same = before && is_same(*before, fitted[task], *materials, ruler_how);
+        evaluate_ruler(writer, task, fitted[task], *materials, ruler_how, same ? &*before : nullptr);
       } else {
         options.score.progress = progress;
         results.add(evaluate_zero_shot(predictor, coder, *find_zero_shot_task(task), documents[task], options));

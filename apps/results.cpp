@@ -38,6 +38,21 @@ Results::Results(EvaluationFacts facts, EvalOutput output, bool samples, bool re
     if (resume(file)) return;
 }
 
+namespace {
+
+// The answers beside a results file; false: they were not kept.
+bool read_samples(TaskResult& r, const Path& file) {
+  const std::string date = file.stem().string().substr(std::string("results_").size());
+  const Path lines = file.parent_path() / ("samples_" + r.task + "_" + date + ".jsonl");
+  std::error_code error;
+  if (!std::filesystem::exists(lines, error)) return false;
+  const std::string text = read_file(lines);
+  for (size_t begin = 0, end; (end = text.find('\n', begin)) != text.npos; begin = end + 1) r.samples.push_back(text.substr(begin, end - begin));
+  return true;
+}
+
+}  // namespace
+
 bool Results::resume(const Path& file) {
   const Json j = Json::parse(read_file(file), nullptr, false);
   if (j.is_discarded() || !j.is_object() || !j.contains("config") || !j["config"].is_object()) return false;
@@ -58,6 +73,7 @@ bool Results::resume(const Path& file) {
       for (const auto& [key, value] : config.items())
         if (key != "task" && key != "output_type" && key != "num_fewshot" && key != "metadata") r.notes.push_back({key, value.dump()});
       r.hash = j.at("task_hashes").at(task).get<std::string>();
+      if (samples_ && !read_samples(r, file)) continue;
       results.push_back(std::move(r));
     }
   } catch (const Json::exception&) {

@@ -25,11 +25,13 @@ struct RulerEvaluation {
 // The task at every length, fitted; the materials must outlive them.
 std::vector<std::unique_ptr<RulerTask>> fit_ruler(const std::string& task, const RulerMaterials& materials, const RulerEvaluation& how);
 
-// One metric per length, named by it: the mean score, with its error; for qa also <length>_any, the share with any answer.
+// One metric per length, named by it: the mean score, with its error; for qa also <length>_any, the share with any answer. Lengths that `before`
+// (of the same samples, or null) holds are taken over.
 TaskResult evaluate_ruler(const Writer& writer, const std::string& task, const std::vector<std::unique_ptr<RulerTask>>& fitted, const RulerMaterials& materials,
-                          const RulerEvaluation& how);
+                          const RulerEvaluation& how, const TaskResult* before = nullptr);
 
-// An earlier result holds every length, of the same samples.
+// An earlier result is of the same samples, at the lengths that it holds; it holds every length.
+bool is_same(const TaskResult& before, const std::vector<std::unique_ptr<RulerTask>>& fitted, const RulerMaterials& materials, const RulerEvaluation& how);
 bool is_finished(const TaskResult& before, const std::vector<std::unique_ptr<RulerTask>>& fitted, const RulerMaterials& materials, const RulerEvaluation& how);
 
 }  // namespace taper

@@ -243,6 +243,8 @@ TEST_CASE("eval --resume: what a results file holds is taken over, whole; other 
   CHECK_FALSE(nouns("owl elk emu"));
   CHECK(nouns("owl elk emu"));
   CHECK_FALSE(nouns("owl elk gnu"));  // in the same file
+  CHECK(run(t, with({"--resume", "--samples"})).err.find(": in ") == std::string::npos);  // no answers were kept
+  CHECK(run(t, with({"--resume", "--samples"})).err.find("niah_single_1: in ") != std::string::npos);
 
   t.file("piqa.jsonl",
       "{\"goal\": \"slow\", \"sol1\": \"head\", \"sol2\": \"decays with\", \"label\": 0}\n{\"goal\": \"the\", \"sol1\": \"a\", \"sol2\": \"state\", \"label\": 1}\n");

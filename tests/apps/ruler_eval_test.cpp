@@ -106,6 +106,32 @@ TEST_CASE("evaluate_ruler: shares, errors, notes, samples, and what is known aft
   const auto lengths = nlohmann::json::parse(notes["lengths"]);
   CHECK(lengths["2048"]["longest_prompt_tokens"].get<int64_t>() + 128 <= 2048);
   CHECK(lengths["2048"]["samples"] == 10);
+
+  // Stopped after the first length: the second alone is asked, and all is as it had been.
+  RulerEvaluation one = how({1024});
+  asked = 0;
+  const Writer writer = [&](const std::vector<std::string>& prompts, int64_t) {
+    std::vector<std::string> out;
+    for (const std::string& p : prompts) out.push_back(asked++ % 10 < 7 ? oracle(p) : "no");
+    return out;
+  };
+  const TaskResult first = evaluate_ruler(writer, "niah_single_2", fit_ruler("niah_single_2", m, one), m, one);
+  REQUIRE(asked == 10);
+  const TaskResult both = evaluate_ruler(writer, "niah_single_2", fit_ruler("niah_single_2", m, h), m, h, &first);
+  CHECK(asked == 20);
+  CHECK(known == std::vector<size_t>{1, 2, 2});
+  CHECK(both.samples == r.samples);
+  CHECK(both.hash == r.hash);
+  CHECK(both.notes == r.notes);
+  CHECK(both.used == r.used);
+  for (size_t i = 0; i < 2; ++i) CHECK((both.metrics[i].name == r.metrics[i].name && both.metrics[i].value == r.metrics[i].value && both.metrics[i].error == r.metrics[i].error));
+  CHECK(is_finished(both, fit_ruler("niah_single_2", m, h), m, h));
+  // Only a later one is there: it is kept, in its place.
+  const TaskResult last = evaluate_ruler(writer, "niah_single_2", fit_ruler("niah_single_2", m, how({2048})), m, how({2048}));
+  const TaskResult again = evaluate_ruler(writer, "niah_single_2", fit_ruler("niah_single_2", m, h), m, h, &last);
+  CHECK(asked == 40);
+  CHECK(again.samples == r.samples);
+  CHECK(known == std::vector<size_t>{1, 2, 2, 1, 2});
 }
 
 TEST_CASE("is_finished: every length, and the same samples") {
