@@ -19,15 +19,17 @@ Json parse(const Path& file) {
   return all;
 }
 
-// Every access to a file that is not ours: what is missing or of another kind is the file's fault.
+// Every access to a file that is not ours: what is missing or of another kind is the file's fault. f(where) says where it reads.
 template <class F>
 QaDocuments reading(const Path& file, const char* what, F&& f) {
+  std::string where = "at its top";
   try {
-    QaDocuments d = f();
+    QaDocuments d = f(where);
     check(!d.questions.empty(), Exit::bad_data, "{}: holds no question that has an answer", file.string());
     return d;
   } catch (const Json::exception& e) {
-    fail(Exit::bad_data, "{}: is not {}: {}", file.string(), what, e.what());
+    const std::string_view text = e.what();  // "[the exception's name] what is wrong"
+    fail(Exit::bad_data, "{}: is not {}: {}, {}", file.string(), what, where, text.substr(std::min(text.size(), text.find("] ") + 2)));
   }
 }
 
@@ -41,17 +43,29 @@ std::map<std::string, size_t> numbered(const std::set<std::string>& documents, Q
 
 QaDocuments read_squad(const Path& file) {
   const Json all = parse(file);
-  return reading(file, "SQuAD 2.0 (data[].paragraphs[].{context, qas[].{question, answers[].text}})", [&] {
+  return reading(file, "SQuAD 2.0 (data[].paragraphs[].{context, qas[].{question, answers[].text}})", [&](std::string& where) {
     QaDocuments d;
     std::set<std::string> contexts;
-    for (const Json& article : all.at("data"))
-      for (const Json& p : article.at("paragraphs")) contexts.insert(p.at("context").get<std::string>());
+    const Json& articles = all.at("data");
+    for (size_t n = 0; n < articles.size(); ++n) {
+      where = fmt::format("in data[{}]", n);
+      const Json& paragraphs = articles.at(n).at("paragraphs");
+      for (size_t i = 0; i < paragraphs.size(); ++i) {
+        where = fmt::format("in data[{}].paragraphs[{}]", n, i);
+        contexts.insert(paragraphs.at(i).at("context").get<std::string>());
+      }
+    }
     const auto number = numbered(contexts, d);
-    for (const Json& article : all.at("data")) {
+    for (size_t n = 0; n < articles.size(); ++n) {
+      const Json& paragraphs = articles.at(n).at("paragraphs");
       std::vector<size_t> of_article;
-      for (const Json& p : article.at("paragraphs")) of_article.push_back(number.at(p.at("context").get<std::string>()));
-      for (size_t i = 0; i < of_article.size(); ++i)
-        for (const Json& q : article.at("paragraphs")[i].at("qas")) {
+      for (const Json& p : paragraphs) of_article.push_back(number.at(p.at("context").get<std::string>()));
+      for (size_t i = 0; i < of_article.size(); ++i) {
+        where = fmt::format("in data[{}].paragraphs[{}]", n, i);
+        const Json& questions = paragraphs.at(i).at("qas");
+        for (size_t k = 0; k < questions.size(); ++k) {
+          where = fmt::format("in data[{}].paragraphs[{}].qas[{}]", n, i, k);
+          const Json& q = questions.at(k);
           if (q.value("is_impossible", false) || q.at("answers").empty()) continue;
           QaDocuments::Question& question = d.questions.emplace_back();
           question.text = q.at("question").get<std::string>();
@@ -62,6 +76,7 @@ QaDocuments read_squad(const Path& file) {
           for (const size_t other : of_article)
             if (other != of_article[i]) question.related.push_back(other);
         }
+      }
     }
     return d;
   });
@@ -69,7 +84,7 @@ QaDocuments read_squad(const Path& file) {
 
 QaDocuments read_hotpot(const Path& file) {
   const Json all = parse(file);
-  return reading(file, "HotpotQA's distractor setting ([].{question, answer, context[][title, sentences[]]})", [&] {
+  return reading(file, "HotpotQA's distractor setting ([].{question, answer, context[][title, sentences[]]})", [&](std::string& where) {
     QaDocuments d;
     std::set<std::string> contexts;
     const auto text_of = [](const Json& c) {
@@ -77,10 +92,14 @@ QaDocuments read_hotpot(const Path& file) {
       for (const Json& sentence : c.at(1)) text += sentence.get<std::string>();
       return text;
     };
-    for (const Json& q : all)
-      for (const Json& c : q.at("context")) contexts.insert(text_of(c));
+    for (size_t i = 0; i < all.size(); ++i) {
+      where = fmt::format("in [{}]", i);
+      for (const Json& c : all.at(i).at("context")) contexts.insert(text_of(c));
+    }
     const auto number = numbered(contexts, d);
-    for (const Json& q : all) {
+    for (size_t i = 0; i < all.size(); ++i) {
+      where = fmt::format("in [{}]", i);
+      const Json& q = all.at(i);
       QaDocuments::Question& question = d.questions.emplace_back();
       question.text = q.at("question").get<std::string>();
       question.answers = {q.at("answer").get<std::string>()};

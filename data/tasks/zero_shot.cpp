@@ -13,6 +13,12 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+// A value in a message: its first characters.
+std::string shown(const Json& value) {
+  const std::string all = value.dump(-1, ' ', true);
+  return all.size() <= 60 ? all : all.substr(0, 60) + "...";
+}
+
 // A record and where it stands; every question about it that it cannot answer is an error of the file.
 struct Record {
   const ZeroShotTask& task;
@@ -33,7 +39,7 @@ struct Record {
     return object.at(key);
   }
   std::string text_of(const Json& value, const std::string& path) const {
-    if (!value.is_string()) wrong("wants text in '{}'; got {}", path, value.dump());
+    if (!value.is_string()) wrong("wants text in '{}'; got {}", path, shown(value));
     return value.get<std::string>();
   }
   std::string text(const std::string& key) const { return text_of(at(json, key, key), key); }
@@ -44,7 +50,7 @@ struct Record {
     if (value.is_number_integer()) n = value.get<int64_t>();
     else if (value.is_string())
       if (const std::string s = value.get<std::string>(); s.size() == 1 && '0' <= s[0] && s[0] <= '9') n = s[0] - '0';
-    if (!n || *n < low || *n > high) wrong("wants a number from {} to {} in '{}'; got {}", low, high, key, value.dump());
+    if (!n || *n < low || *n > high) wrong("wants a number from {} to {} in '{}'; got {}", low, high, key, shown(value));
     return *n;
   }
 };
@@ -60,7 +66,7 @@ void last_word(const Record& r, TaskDocument& d) {  // the text's single spaces 
 void hellaswag(const Record& r, TaskDocument& d) {
   const std::string context = clean_hellaswag(r.text("activity_label") + ": " + r.text("ctx_a") + " " + python::capitalize(r.text("ctx_b")));
   const Json& endings = r.at(r.json, "endings", "endings");
-  if (!endings.is_array() || endings.size() != 4) r.wrong("wants four endings; got {}", endings.dump());
+  if (!endings.is_array() || endings.size() != 4) r.wrong("wants four endings; got {}", shown(endings));
   for (const Json& ending : endings) d.choices.push_back(choice(context, clean_hellaswag(r.text_of(ending, "endings"))));
   d.gold = r.number("label", 0, 3);
 }
@@ -74,7 +80,7 @@ void piqa(const Record& r, TaskDocument& d) {
 void winogrande(const Record& r, TaskDocument& d) {
   const std::string sentence = r.text("sentence");
   const size_t blank = sentence.find('_');
-  if (blank == std::string::npos) r.wrong("wants a '_' in the sentence; got {}", r.json["sentence"].dump());
+  if (blank == std::string::npos) r.wrong("wants a '_' in the sentence; got {}", shown(r.json["sentence"]));
   const std::string rest(python::strip(std::string_view(sentence).substr(blank + 1)));
   for (const char* option : {"option1", "option2"}) d.choices.push_back(choice(sentence.substr(0, blank) + r.text(option), rest));
   d.gold = r.number("answer", 1, 2) - 1;
@@ -88,7 +94,7 @@ void letters(const Record& r, TaskDocument& d, const std::string& stem, const ch
     const Json& q = r.json["question"];
     question = r.text_of(r.at(q, "stem", "question.stem"), "question.stem");
     const Json& choices = r.at(q, "choices", "question.choices");
-    if (!choices.is_array()) r.wrong("wants a list in 'question.choices'; got {}", choices.dump());
+    if (!choices.is_array()) r.wrong("wants a list in 'question.choices'; got {}", shown(choices));
     for (const Json& c : choices) {
       texts.push_back(r.text_of(r.at(c, "text", "question.choices[].text"), "question.choices[].text"));
       labels.push_back(r.text_of(r.at(c, "label", "question.choices[].label"), "question.choices[].label"));
@@ -98,7 +104,7 @@ void letters(const Record& r, TaskDocument& d, const std::string& stem, const ch
     const Json& choices = r.at(r.json, "choices", "choices");
     const auto list = [&](const char* key, std::vector<std::string>& into) {
       const Json& all = r.at(choices, key, std::string("choices.") + key);
-      if (!all.is_array()) r.wrong("wants a list in 'choices.{}'; got {}", key, all.dump());
+      if (!all.is_array()) r.wrong("wants a list in 'choices.{}'; got {}", key, shown(all));
       for (const Json& one : all) into.push_back(r.text_of(one, std::string("choices.") + key));
     };
     list("text", texts);
@@ -108,7 +114,7 @@ void letters(const Record& r, TaskDocument& d, const std::string& stem, const ch
   const std::string key = r.text("answerKey");
   const size_t begin = key.find_first_not_of(' ');
   const auto found = std::ranges::find(labels, begin == std::string::npos ? "" : key.substr(begin));
-  if (found == labels.end()) r.wrong("wants an answerKey among the labels {}; got '{}'", Json(labels).dump(), key);
+  if (found == labels.end()) r.wrong("wants an answerKey among the labels {}; got '{}'", shown(labels), key);
   for (const std::string& t : texts) d.choices.push_back(choice(before + question + after, t));
   d.gold = found - labels.begin();
 }

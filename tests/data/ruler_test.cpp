@@ -289,7 +289,15 @@ TEST_CASE("qa: gold documents first chosen, then the article's, then others; num
   CHECK(h.documents == std::vector<std::string>{"A\nThree.", "B\nOne. Two."});
   CHECK(h.questions[0].needed == std::vector<size_t>{1, 0});
   write_file(scratch / "bad.json", R"({"data": [{"paragraphs": [{"qas": []}]}]})");
-  expect_failure([&] { read_squad(scratch / "bad.json"); }, Exit::bad_data, "bad.json: is not SQuAD 2.0 (");
+  const std::string squad = "bad.json: is not SQuAD 2.0 (data[].paragraphs[].{context, qas[].{question, answers[].text}}): ";
+  expect_failure([&] { read_squad(scratch / "bad.json"); }, Exit::bad_data, squad + "in data[0].paragraphs[0], key 'context' not found");
+  write_file(scratch / "bad.json", R"({"data": [{"paragraphs": [{"context": "A", "qas": [{"question": "Who?", "answers": [{"text": "A"}]}, {"answers": [{"text": "A"}]}]}]}]})");
+  expect_failure([&] { read_squad(scratch / "bad.json"); }, Exit::bad_data, squad + "in data[0].paragraphs[0].qas[1], key 'question' not found");
+  write_file(scratch / "bad.json", R"({"date": []})");
+  expect_failure([&] { read_squad(scratch / "bad.json"); }, Exit::bad_data, squad + "at its top, key 'data' not found");
+  write_file(scratch / "bad.json", R"([{"question": "Who?", "answer": "Ann", "context": [["A", ["B"]]]}, {"question": "Who?", "context": [["A", ["B"]]]}])");
+  expect_failure([&] { read_hotpot(scratch / "bad.json"); }, Exit::bad_data,
+                 "bad.json: is not HotpotQA's distractor setting ([].{question, answer, context[][title, sentences[]]}): in [1], key 'answer' not found");
   write_file(scratch / "none.json", R"({"data": []})");
   expect_failure([&] { read_squad(scratch / "none.json"); }, Exit::bad_data, "none.json: holds no question that has an answer");
   write_file(scratch / "no.json", "x");

@@ -156,6 +156,8 @@ TEST_CASE("records that do not fit are named by file and line") {
   refuses("piqa", "{\"goal\": \"g\", \"sol1\": \"a\", \"sol2\": \"b\"}\n", "piqa.jsonl:1: piqa wants the field 'label'; the record has goal, sol1, sol2");
   refuses("piqa", "{\"goal\": \"g\", \"sol1\": \"a\", \"sol2\": \"b\", \"label\": 2}\n", "piqa.jsonl:1: piqa wants a number from 0 to 1 in 'label'; got 2");
   refuses("piqa", "\n{\"goal\": 3}\n", "piqa.jsonl:2: piqa wants text in 'goal'; got 3");
+  refuses("piqa", "{\"goal\": [\"é\", \"" + std::string(5000, 'a') + "\"]}\n",
+          "piqa.jsonl:1: piqa wants text in 'goal'; got [\"\\u00e9\",\"" + std::string(49, 'a') + "...");
   refuses("piqa", "{\"goal\":\n", "piqa.jsonl:1: a line must be one JSON value, in UTF-8; this one is not");
   refuses("piqa", "{\"goal\": \"\xff\"}\n", "piqa.jsonl:1: a line must be one JSON value, in UTF-8");
   refuses("piqa", "[1]\n", "piqa.jsonl:1: a record must be a JSON object; got array");
