@@ -70,7 +70,7 @@ class Reader {
     if (!in.contains("axes")) return all;
     for (const auto& [key, node] : table(in.get("axes"), "a table of axes")) {
       const toml::array* array = node.as_array();
-      check(array && !array->empty(), Exit::bad_config, 
+      check(array && !array->empty(), Exit::bad_config,
             "{}: axis '{}' must be an array of one or more values, its name in quotes: \"optimizer.lr\" = [1e-3, 1e-2]",
             at(node), key.str());
       Axis axis{std::string(key.str()), {}};

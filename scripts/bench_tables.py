@@ -25,6 +25,17 @@ def model_table(path):
     return rows
 
 
+def prose_models_table(root):
+    """The models of configs/prose/, commit by commit: what a small head and narrow heads cost."""
+    text = []
+    for path in sorted((root / "bench/records").glob("*/model_prose.jsonl")):
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        text += [f"{records[0]['device']} (`taper bench --model configs/prose/MODEL.toml --vocab 50257 --batch 32 --seq 512 --dtype bf16`):", "",
+                 "| model | commit | step | tokens/s |", "|---|---|---|---|"]
+        text += [f"| `{r['model']}` | {r['commit']} | {r['step_ms']:.1f} ms | {r['tokens_per_s'] / 1e3:.0f}k |" for r in records] + [""]
+    return "\n".join(text)
+
+
 def op_table(folder, ops):
     rows = ["| op, bf16 | shape | forward | backward |", "|---|---|---|---|"]
     for op in ops:
@@ -198,6 +209,7 @@ def main():
     fill(root / "docs/training_gpu.md", "precision", from_records(root, "precision", ("arch", "post", "seed", "precision"), precision_rows), check)
     fill(root / "docs/profiling.md", "ladder", levels_table(root), check)
     fill(root / "docs/profiling.md", "peers", peers_table(root), check)
+    fill(root / "docs/profiling.md", "prose models", prose_models_table(root), check)
 
 
 if __name__ == "__main__":
