@@ -22,6 +22,19 @@ Json settings(const EvaluationFacts& f) {
 
 Json error_json(const Metric& m) { return m.error && std::isfinite(*m.error) ? Json(*m.error) : Json("N/A"); }
 
+std::string samples_name(const std::string& task, const std::string& date) { return "samples_" + task + "_" + date + ".jsonl"; }
+std::string date_of(const Path& results) { return results.stem().string().substr(std::string("results_").size()); }
+
+// The answers beside a results file; false: they were not kept.
+bool read_samples(TaskResult& r, const Path& file) {
+  const Path lines = file.parent_path() / samples_name(r.task, date_of(file));
+  std::error_code error;
+  if (!std::filesystem::exists(lines, error)) return false;
+  const std::string text = read_file(lines);
+  for (size_t begin = 0, end; (end = text.find('\n', begin)) != text.npos; begin = end + 1) r.samples.push_back(text.substr(begin, end - begin));
+  return true;
+}
+
 }  // namespace
 
 Results::Results(EvaluationFacts facts, EvalOutput output, bool samples, bool resume_newest)
@@ -37,21 +50,6 @@ Results::Results(EvaluationFacts facts, EvalOutput output, bool samples, bool re
   for (const Path& file : files)
     if (resume(file)) return;
 }
-
-namespace {
-
-// The answers beside a results file; false: they were not kept.
-bool read_samples(TaskResult& r, const Path& file) {
-  const std::string date = file.stem().string().substr(std::string("results_").size());
-  const Path lines = file.parent_path() / ("samples_" + r.task + "_" + date + ".jsonl");
-  std::error_code error;
-  if (!std::filesystem::exists(lines, error)) return false;
-  const std::string text = read_file(lines);
-  for (size_t begin = 0, end; (end = text.find('\n', begin)) != text.npos; begin = end + 1) r.samples.push_back(text.substr(begin, end - begin));
-  return true;
-}
-
-}  // namespace
 
 bool Results::resume(const Path& file) {
   const Json j = Json::parse(read_file(file), nullptr, false);
@@ -81,7 +79,7 @@ bool Results::resume(const Path& file) {
   }
   results_ = std::move(results);
   name_ = file.filename().string();
-  date_ = file.stem().string().substr(std::string("results_").size());
+  date_ = date_of(file);
   return true;
 }
 
@@ -94,7 +92,7 @@ void Results::add(TaskResult result) {
   if (samples_) {
     std::string lines;
     for (const std::string& s : result.samples) lines += s + "\n";
-    output_.write("samples_" + result.task + "_" + date_ + ".jsonl", lines);
+    output_.write(samples_name(result.task, date_), lines);
   }
   result.samples.clear();
   const auto before = std::ranges::find(results_, result.task, &TaskResult::task);

@@ -43,6 +43,10 @@ void blocks_of_rows_cover_every_size() {
   expect(rows(16384, 128256) == 2048, "16384 rows of 128256: want 2048 at once; got {}", rows(16384, 128256));
   expect(rows(100, 257) == 100, "few rows are one block; got {}", rows(100, 257));
   expect(rows(10, int64_t(1) << 40) == 1, "a row is the least; got {}", rows(10, int64_t(1) << 40));
+  const auto columns = kernels::linear_cross_entropy_columns;
+  expect(columns(50257, Dtype::bf16) == 50264 && columns(50257, Dtype::f32) == 50260 && columns(50257, Dtype::f64) == 50258,
+         "a row is whole 16 bytes; got {} {} {}", columns(50257, Dtype::bf16), columns(50257, Dtype::f32), columns(50257, Dtype::f64));
+  expect(columns(50304, Dtype::bf16) == 50304, "and no longer than that; got {}", columns(50304, Dtype::bf16));
 }
 
 // The kernel itself with room for 7 of 40 rows: six blocks, the last one short.
