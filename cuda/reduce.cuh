@@ -13,9 +13,9 @@ __device__ T block_sum(T x) {
   s_sum[threadIdx.x] = x;
   for (int half = threads / 2; half > 0; half /= 2) {
     __syncthreads();
-    if (int(threadIdx.x) < half) s_sum[threadIdx.x] += s_sum[threadIdx.x + half];
+    if (int(threadIdx.x) < half) s_sum[threadIdx.x] = x += s_sum[threadIdx.x + half];
   }
-  return threadIdx.x == 0 ? s_sum[0] : T(0);  // thread 0 wrote it last: nobody else may look without a barrier
+  return threadIdx.x == 0 ? x : T(0);
 }
 
 }  // namespace taper::cuda
