@@ -25,6 +25,9 @@ __device__ inline void barrier_arrive_expecting(Barrier* b, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(shared_address(b)), "r"(bytes)
                : "memory");
 }
+__device__ inline void barrier_arrive(Barrier* b) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(shared_address(b)) : "memory");
+}
 __device__ inline void barrier_arrive_at(Barrier* b, int block) {  // the same barrier of a block of this cluster
   asm volatile(
       "{.reg .b32 remote;\n"
@@ -44,7 +47,8 @@ __device__ inline void barrier_wait(Barrier* b, int parity) {
 }
 
 // Copies of a box of a tensor map, from global memory, whose bytes a barrier counts; x runs along rows. What lies
-// outside the tensor arrives as zeros, and is counted. The second form delivers to the same place of each of `blocks`.
+// outside the tensor arrives as zeros, and is counted. The second form delivers to the same place of each of `blocks`; the
+// third is for maps of four dimensions, its box lies in the first and third of them.
 __device__ inline void copy_box(void* shared, const CUtensorMap& map, int x, int y, Barrier* b) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], "
@@ -59,11 +63,23 @@ __device__ inline void copy_box(void* shared, const CUtensorMap& map, int x, int
       "l"(&map), "r"(x), "r"(y), "r"(shared_address(b)), "h"(blocks)
       : "memory");
 }
+__device__ inline void copy_box(void* shared, const CUtensorMap& map, int x, int y, int z, int w, Barrier* b) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], "
+      "[%6];\n" ::"r"(shared_address(shared)),
+      "l"(&map), "r"(x), "r"(y), "r"(z), "r"(w), "r"(shared_address(b))
+      : "memory");
+}
 // The way back; what lies outside the tensor is not written. Groups of stores as in copy_async: `read` waits until the
 // shared memory of all of this thread's groups but `pending` may be written again.
 __device__ inline void store_box(const CUtensorMap& map, int x, int y, const void* shared) {
   asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%1, %2}], [%3];\n" ::"l"(&map), "r"(x),
                "r"(y), "r"(shared_address(shared))
+               : "memory");
+}
+__device__ inline void store_box(const CUtensorMap& map, int x, int y, int z, int w, const void* shared) {
+  asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [%0, {%1, %2, %3, %4}], [%5];\n" ::"l"(&map),
+               "r"(x), "r"(y), "r"(z), "r"(w), "r"(shared_address(shared))
                : "memory");
 }
 __device__ inline void store_commit() { asm volatile("cp.async.bulk.commit_group;\n" ::: "memory"); }
@@ -142,73 +158,71 @@ __device__ inline void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(pending) : "memory");
 }
 
-// d += A B (or d = A B where add is false), [64,16] by [16,128] or [16,256]. a_across, b_across: k runs across the rows.
-// In lane 4 g + q of warp w of the four: d[4 j], d[4 j + 1] = D[16 w + g][8 j + 2 q, + 1], d[4 j + 2, + 3] 8 rows below.
+// After the wait for a group and before its sums are read, so that no reading moves to before the wait.
+template <int n>
+__device__ inline void wgmma_done(float (&d)[n]) {
+#pragma unroll
+  for (int i = 0; i < n; ++i) asm volatile("" : "+f"(d[i])::"memory");
+}
+
+// d += A B (or d = A B where add is false), [64,16] by [16,2 n] for d[n]: n is 32, 64 or 128. a_across, b_across: k runs
+// across the rows. In lane 4 g + q of warp w of the four:
+//   d[4 j], d[4 j + 1] = D[16 w + g][8 j + 2 q, + 1], d[4 j + 2, + 3] 8 rows below
+//   where A is in registers they are the fragment of the warp's 16 rows, as for mma_bf16 (cuda/mma.cuh)
+#define TAPER_NAMES_32 \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define TAPER_NAMES_64 \
+  TAPER_NAMES_32 ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+  "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define TAPER_NAMES_128 \
+  TAPER_NAMES_64 ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, " \
+  "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, " \
+  "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
+  "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+#define TAPER_SUMS_8(i) \
+  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
+#define TAPER_SUMS_32(i) TAPER_SUMS_8(i), TAPER_SUMS_8(i + 8), TAPER_SUMS_8(i + 16), TAPER_SUMS_8(i + 24)
+#define TAPER_SUMS_64(i) TAPER_SUMS_32(i), TAPER_SUMS_32(i + 32)
+#define TAPER_SUMS_128(i) TAPER_SUMS_64(i), TAPER_SUMS_64(i + 64)
+#define TAPER_WGMMA(n, columns, a, b, add, tail, ...) /* where the operands stand behind the n sums */ \
+  asm volatile("{.reg .pred add;\n" \
+               "setp.ne.b32 add, " add ", 0;\n" \
+               "wgmma.mma_async.sync.aligned.m64n" columns "k16.f32.bf16.bf16 {" TAPER_NAMES_##n "}, " a ", " b \
+               ", add, 1, 1, " tail ";}\n" \
+               : TAPER_SUMS_##n(0) \
+               : __VA_ARGS__)
+
+template <bool a_across, bool b_across>
+__device__ inline void wgmma(float (&d)[32], uint64_t a, uint64_t b, bool add) {
+  TAPER_WGMMA(32, "64", "%32", "%33", "%34", "%35, %36", "l"(a), "l"(b), "r"(int(add)), "n"(int(a_across)), "n"(int(b_across)));
+}
 template <bool a_across, bool b_across>
 __device__ inline void wgmma(float (&d)[64], uint64_t a, uint64_t b, bool add) {
-  asm volatile(
-      "{.reg .pred add;\n"
-      "setp.ne.b32 add, %66, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, "
-      "%8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, "
-      "%24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, "
-      "%40, %41, %42, %43, %44, %45, %46, %47, "
-      "%48, %49, %50, %51, %52, %53, %54, %55, "
-      "%56, %57, %58, %59, %60, %61, %62, %63}, "
-      "%64, %65, add, 1, 1, %67, %68;}\n"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
-        "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
-        "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
-        "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]), "+f"(d[32]),
-        "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), "+f"(d[40]),
-        "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]), "+f"(d[48]),
-        "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]), "+f"(d[56]),
-        "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
-      : "l"(a), "l"(b), "r"(int(add)), "n"(int(a_across)), "n"(int(b_across)));
+  TAPER_WGMMA(64, "128", "%64", "%65", "%66", "%67, %68", "l"(a), "l"(b), "r"(int(add)), "n"(int(a_across)), "n"(int(b_across)));
 }
 template <bool a_across, bool b_across>
 __device__ inline void wgmma(float (&d)[128], uint64_t a, uint64_t b, bool add) {
-  asm volatile(
-      "{.reg .pred add;\n"
-      "setp.ne.b32 add, %130, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, "
-      "%8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, "
-      "%24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, "
-      "%40, %41, %42, %43, %44, %45, %46, %47, "
-      "%48, %49, %50, %51, %52, %53, %54, %55, "
-      "%56, %57, %58, %59, %60, %61, %62, %63, "
-      "%64, %65, %66, %67, %68, %69, %70, %71, "
-      "%72, %73, %74, %75, %76, %77, %78, %79, "
-      "%80, %81, %82, %83, %84, %85, %86, %87, "
-      "%88, %89, %90, %91, %92, %93, %94, %95, "
-      "%96, %97, %98, %99, %100, %101, %102, %103, "
-      "%104, %105, %106, %107, %108, %109, %110, %111, "
-      "%112, %113, %114, %115, %116, %117, %118, %119, "
-      "%120, %121, %122, %123, %124, %125, %126, %127}, "
-      "%128, %129, add, 1, 1, %131, %132;}\n"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
-        "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
-        "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
-        "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]), "+f"(d[32]),
-        "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), "+f"(d[40]),
-        "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]), "+f"(d[48]),
-        "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]), "+f"(d[56]),
-        "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63]), "+f"(d[64]),
-        "+f"(d[65]), "+f"(d[66]), "+f"(d[67]), "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71]), "+f"(d[72]),
-        "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]), "+f"(d[78]), "+f"(d[79]), "+f"(d[80]),
-        "+f"(d[81]), "+f"(d[82]), "+f"(d[83]), "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]), "+f"(d[88]),
-        "+f"(d[89]), "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95]), "+f"(d[96]),
-        "+f"(d[97]), "+f"(d[98]), "+f"(d[99]), "+f"(d[100]), "+f"(d[101]), "+f"(d[102]), "+f"(d[103]), "+f"(d[104]),
-        "+f"(d[105]), "+f"(d[106]), "+f"(d[107]), "+f"(d[108]), "+f"(d[109]), "+f"(d[110]), "+f"(d[111]), "+f"(d[112]),
-        "+f"(d[113]), "+f"(d[114]), "+f"(d[115]), "+f"(d[116]), "+f"(d[117]), "+f"(d[118]), "+f"(d[119]), "+f"(d[120]),
-        "+f"(d[121]), "+f"(d[122]), "+f"(d[123]), "+f"(d[124]), "+f"(d[125]), "+f"(d[126]), "+f"(d[127])
-      : "l"(a), "l"(b), "r"(int(add)), "n"(int(a_across)), "n"(int(b_across)));
+  TAPER_WGMMA(128, "256", "%128", "%129", "%130", "%131, %132", "l"(a), "l"(b), "r"(int(add)), "n"(int(a_across)), "n"(int(b_across)));
 }
+template <bool b_across>
+__device__ inline void wgmma(float (&d)[32], const uint32_t (&a)[4], uint64_t b, bool add) {
+  TAPER_WGMMA(32, "64", "{%32, %33, %34, %35}", "%36", "%37", "%38", "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b),
+              "r"(int(add)), "n"(int(b_across)));
+}
+template <bool b_across>
+__device__ inline void wgmma(float (&d)[64], const uint32_t (&a)[4], uint64_t b, bool add) {
+  TAPER_WGMMA(64, "128", "{%64, %65, %66, %67}", "%68", "%69", "%70", "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b),
+              "r"(int(add)), "n"(int(b_across)));
+}
+
+#undef TAPER_WGMMA
+#undef TAPER_SUMS_128
+#undef TAPER_SUMS_64
+#undef TAPER_SUMS_32
+#undef TAPER_SUMS_8
+#undef TAPER_NAMES_128
+#undef TAPER_NAMES_64
+#undef TAPER_NAMES_32
 
 }  // namespace taper::cuda::hopper

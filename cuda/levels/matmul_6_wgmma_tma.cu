@@ -21,6 +21,7 @@
 #include "cuda/levels/matmul.h"
 #include "cuda/levels/wgmma_walk.cuh"
 #include "cuda/sigmoid.cuh"
+#include "cuda/tensor_map.h"
 #include "cuda/vector.cuh"
 #include "tensor/ops/scalar_math.h"
 
@@ -295,26 +296,8 @@ __global__ __launch_bounds__(threads, 1) void wgmma_kernel(const __grid_constant
   NV_IF_ELSE_TARGET(NV_HAS_FEATURE_SM_90a, (wgmma_block<P, C, across_a, across_b>(maps, g_c, g_added, w);), (__trap();))
 }
 
-// A matrix of rows of `inner` bf16, fetched in boxes with each row's 16-byte pieces xored with the row.
-CUtensorMap tensor_map(const void* g, int64_t inner, int64_t outer, int box_inner, int box_outer) {
-  using Encode = decltype(&cuTensorMapEncodeTiled);
-  static const Encode encode = [] {  // by name, so that the program starts where no driver is
-    void* f = nullptr;
-    cudaDriverEntryPointQueryResult found;
-    cuda_check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000, cudaEnableDefault, &found));
-    if (found != cudaDriverEntryPointSuccess) raise("cuda: the driver has no tensor maps");
-    return reinterpret_cast<Encode>(f);
-  }();
-  CUtensorMap map;
-  const cuuint64_t sizes[] = {cuuint64_t(inner), cuuint64_t(outer)}, row_bytes[] = {cuuint64_t(inner) * 2};
-  const cuuint32_t box[] = {cuuint32_t(box_inner), cuuint32_t(box_outer)}, every[] = {1, 1};
-  const CUresult result = encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(g), sizes, row_bytes, box,
-                                 every, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                                 CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  if (result != CUDA_SUCCESS)
-    raise("cuda: no tensor map of [" + std::to_string(outer) + "," + std::to_string(inner) + "] bf16: error " +
-          std::to_string(result));
-  return map;
+CUtensorMap matrix_map(const void* g, int64_t inner, int64_t outer, int box_inner, int box_outer) {
+  return tensor_map<2>(g, {inner, outer}, {box_inner, box_outer});
 }
 
 constexpr int64_t left_bytes = 4096;  // of the workspace, for g_left
@@ -346,13 +329,13 @@ void launch(const Product& p, Walk w) {
     cuda_check(cudaMemsetAsync(w.g_left, 0, left_bytes, p.stream));
   }
   const auto columns = [&](const void* b) {
-    return across_b ? tensor_map(b, p.N, p.K, 64, depth) : tensor_map(b, p.K, p.N, depth, P::tile_n / cluster);
+    return across_b ? matrix_map(b, p.N, p.K, 64, depth) : matrix_map(b, p.K, p.N, depth, P::tile_n / cluster);
   };
   Maps maps{};
-  maps.a = across_a ? tensor_map(p.a, p.M, p.K, 64, depth) : tensor_map(p.a, p.K, p.M, depth, tile_m);
+  maps.a = across_a ? matrix_map(p.a, p.M, p.K, 64, depth) : matrix_map(p.a, p.K, p.M, depth, tile_m);
   maps.b = columns(p.b);
   if constexpr (!std::is_same_v<C, float>) {
-    const auto panels = [&](const void* c) { return c ? tensor_map(c, p.N, p.M, 64, 64) : CUtensorMap{}; };
+    const auto panels = [&](const void* c) { return c ? matrix_map(c, p.N, p.M, 64, 64) : CUtensorMap{}; };
     maps.c = panels(p.c);
     maps.added = panels(p.added);
     maps.kept_gate = panels(p.kept_gate);
@@ -379,15 +362,7 @@ constexpr int band = 8;
 using namespace level_6;
 
 bool matmul_wgmma_runs() {
-  static const bool runs = [] {
-    int device = 0, major = 0, minor = 0;
-    cudaFuncAttributes attributes;
-    cuda_check(cudaGetDevice(&device));
-    cuda_check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
-    cuda_check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
-    cuda_check(cudaFuncGetAttributes(&attributes, wgmma_kernel<Plan<256, 4>, float, false, false>));
-    return major == 9 && minor == 0 && attributes.numRegs > 100;  // fewer: this build has only the empty body
-  }();
+  static const bool runs = runs_here(reinterpret_cast<const void*>(wgmma_kernel<Plan<256, 4>, float, false, false>));
   return runs;
 }
 
