@@ -1,3 +1,4 @@
+// Tensor maps for the copy engine, encoded by the driver; whether it, this build and the GPU have Hopper kernels.
 #include "cuda/tensor_map.h"
 
 #include <string>
