@@ -6,6 +6,7 @@
 #   --verbose     every record of the laws
 #   --selftest    tests the emulator, no room
 #   TAPER_EMULATOR_ORDER=0|1|2...   who runs first (tests/emulator/emulator.cpp); unset: changes from launch to launch
+#   TAPER_EMULATOR_CAPABILITY=90|80 a Hopper's kernels (90), or those for cards before it
 #   TAPER_EMULATOR_SHARED=BYTES     shared memory of a block (232448); with less, as other cards have, other kernels run
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -17,7 +18,7 @@ for a in "$@"; do
     *) run+=("$a") ;;
   esac
 done
-if [ $# = 0 ]; then sed -n '2,9s/^# \?//p' "$0" >&2; exit 2; fi
+if [ $# = 0 ]; then sed -n '2,10s/^# \?//p' "$0" >&2; exit 2; fi
 mkdir -p "$directory"
 
 binary=$(mktemp "$directory/laws.XXXXXX")

@@ -51,7 +51,6 @@ cudaError_t cudaFuncSetAttribute(F* kernel, cudaFuncAttribute attribute, int val
   return cudaSuccess;
 }
 
-// A GPU of compute capability 8.0: paths for later ones are not chosen.
 enum cudaDeviceAttr {
   cudaDevAttrMaxThreadsPerBlock = 1,
   cudaDevAttrMultiProcessorCount = 16,
@@ -72,10 +71,10 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
       *value = int(emulator::most_shared) + 1024;
       break;
     case cudaDevAttrComputeCapabilityMajor:
-      *value = 8;
+      *value = emulator::capability / 10;
       break;
     case cudaDevAttrComputeCapabilityMinor:
-      *value = 0;
+      *value = emulator::capability % 10;
       break;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
       *value = int(emulator::most_shared);

@@ -32,6 +32,7 @@ namespace emulator {
 using Place = std::source_location;
 
 extern const size_t most_shared;                  // bytes of a block: an H100's, or TAPER_EMULATOR_SHARED
+extern const int capability;                      // 90: a Hopper; 80 (TAPER_EMULATOR_CAPABILITY): a card before it
 constexpr size_t most_shared_unasked = 48 << 10;  // without cudaFuncSetAttribute; also the most of static arrays
 
 [[noreturn]] void fault(const std::string& what, Place at);  // names the kernel, the block and the thread

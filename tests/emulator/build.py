@@ -19,8 +19,8 @@ sys.dont_write_bytecode = True
 import translate  # noqa: E402
 
 CPU = ["tensor/*.cpp", "tensor/ops/*.cpp", "autograd/*.cpp", "autograd/ops/*.cpp", "tests/support/*.cpp", "tests/ops/*.cpp", "tests/laws.cpp"]
-STAND_INS = ["cuda/device.cu", "cuda/blas.cu", "cuda/levels/matmul_6_wgmma_tma.cu"]  # tests/emulator/ has others for these
-RUNTIME = ["emulator", "device", "stand_ins"]
+STAND_INS = ["cuda/device.cu", "cuda/blas.cu", "cuda/tensor_map.cu", "cuda/levels/matmul_6_wgmma_tma.cu"]  # tests/emulator/ has others for these
+RUNTIME = ["emulator", "device", "copies", "wgmma", "tensor_map", "stand_ins"]
 CORE_HEADERS = ["tensor/*.h", "autograd/tape.h", "tests/support/*.h"]
 CXX = ["g++", "-std=c++20", "-march=native", "-fno-math-errno", "-fno-trapping-math"]
 # The kernels: casts between vector types are everywhere; sums and products fuse as on the GPU.
@@ -111,7 +111,7 @@ class Build:
 
     def wanted(self):
         """The rooms named and those whose ops their CUDA files and headers call."""
-        rooms, left = set(), [*self.rooms, "fill"]  # tensors are filled by tensor/tensor.cpp
+        rooms, left = set(), [*self.rooms, "fill", "unary"]  # tensor/tensor.cpp fills; cases make decays with exp
         while left:
             room = left.pop()
             if room in rooms:

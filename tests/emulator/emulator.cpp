@@ -5,6 +5,7 @@
 //   1        backwards
 //   2, 3...  shuffled, by this seed
 //   unset    the three in turn, launch by launch: repeating a launch repeats it in another order
+// TAPER_EMULATOR_CAPABILITY: 90, a Hopper's kernels run; 80: those for cards before it. Unset: 90.
 // TAPER_EMULATOR_SHARED: bytes of shared memory a block may have; unset: 232448, an H100's. 101376 is an RTX 4090's.
 // Copies of cp.async are done when begun in order 1, else as late as the waits allow.
 #include <sys/mman.h>
@@ -22,6 +23,7 @@
 
 #include "tensor/raise.h"
 #include "tests/emulator/api.h"
+#include "tests/emulator/fibers.h"
 #include "tests/emulator/memory.h"
 #include "tests/emulator/mma.cuh"
 
@@ -59,7 +61,6 @@ void emulator_switch(void** save, void* load);
 namespace emulator {
 namespace {
 
-constexpr unsigned most_threads = 1024;
 constexpr size_t stack_bytes = 256 << 10, page = 4096, guard = 64;
 constexpr unsigned char guard_byte = 0xa5;
 
@@ -83,6 +84,8 @@ struct Thread {
   int barrier = -1;  // the named barrier it waits at; 0: __syncthreads
   const char* call = "";
   Place at;
+  const void* what = nullptr;  // that it waits on
+  Note note = nullptr;
   std::vector<Copy> copies;
   std::vector<size_t> groups;  // copies of each open group, oldest first
   size_t ungrouped = 0;
@@ -174,7 +177,8 @@ std::string where_all_wait() {  // in words
   std::map<std::string, std::vector<unsigned>> groups;
   for (unsigned t = 0; t < thread_count; ++t)
     if (threads[t].state == State::waits)
-      groups[std::string(threads[t].call) + " " + place(threads[t].at)].push_back(t);
+      groups[std::string(threads[t].call) + " " + place(threads[t].at) + (threads[t].what ? threads[t].note(threads[t].what) : "")]
+          .push_back(t);
   for (unsigned w = 0; w < warps; ++w)
     for (const Meeting& m : meetings[w]) {
       char mask[16];
@@ -249,9 +253,16 @@ unsigned next_of_queue() {
 
 [[noreturn]] void deadlock() { fault("deadlock: nobody can go on" + where_all_wait(), current.launch->at); }
 
+// Where nobody can run, the engines go on; sometimes they do before.
+void let_engines_work() {
+  if (order.kind == 2 && order.below(8) == 0) copies::go_on();
+  while (queue_size == 0)
+    if (!copies::go_on() && !products::go_on()) deadlock();
+}
+
 // The running thread waits; the next one runs. Returns when this one may go on.
 void give_way() {
-  if (queue_size == 0) deadlock();
+  let_engines_work();
   const unsigned me = now, next = next_of_queue();
   if (next == me) return;  // released within the call that made it wait
   Thread& t = threads[next];
@@ -303,6 +314,8 @@ void thread_ends() {
   do_copies(t, t.copies.size());
   t.groups.clear();
   t.ungrouped = 0;
+  copies::end_thread();
+  products::end_thread();
   t.state = State::done;
   --live;
   const unsigned warp = now / 32;
@@ -326,7 +339,7 @@ void fiber_main() {
     try {
       current.body(current.call);
       thread_ends();
-      if (live > 0 && queue_size == 0) deadlock();
+      if (live > 0) let_engines_work();
     } catch (...) {
       current.failure = std::current_exception();
     }
@@ -360,6 +373,8 @@ void run_block(unsigned block) {
   live = thread_count;
   queue_head = queue_size = 0;
   for (Barrier& b : barriers) b = Barrier{};
+  copies::begin_block();
+  products::begin_block();
   for (unsigned w = 0; w < warps; ++w) {
     meetings[w].clear();
     exited[w] = w + 1 < warps || thread_count % 32 == 0 ? 0 : ~0u << thread_count % 32;
@@ -367,6 +382,7 @@ void run_block(unsigned block) {
   uint16_t list[most_threads];
   for (unsigned t = 0; t < thread_count; ++t) {
     threads[t].state = State::fresh;
+    threads[t].what = nullptr;
     list[t] = uint16_t(t);
   }
   enqueue(list, thread_count);
@@ -377,6 +393,7 @@ void run_block(unsigned block) {
   main_context.bottom = nullptr;
   jump(main_context, threads[first].context);
   if (!current.failure) {
+    copies::end_block();
     const auto* end = static_cast<const unsigned char*>(dynamic) + dynamic_bytes;
     if (!__sanitizer_start_switch_fiber &&
         std::any_of(end, end + guard, [](unsigned char c) { return c != guard_byte; }))
@@ -522,6 +539,18 @@ const size_t most_shared = [] {
   return wanted ? size_t(std::atoll(wanted)) : size_t(232448);
 }();
 
+const int capability = [] {
+  const char* wanted = std::getenv("TAPER_EMULATOR_CAPABILITY");
+  const std::string text = wanted && *wanted ? wanted : "90";
+  if (text == "80" || text == "90") return std::atoi(text.c_str());
+  std::fprintf(stderr, "emulator: TAPER_EMULATOR_CAPABILITY is 80 or 90; got '%s'\n", text.c_str());
+  std::_Exit(2);
+}();
+
+void want_hopper(const char* call, Place at) {
+  if (capability != 90) fault(std::string(call) + " on a card of capability 8.0", at);
+}
+
 void declare_shared(void* p, size_t bytes, Place at) {
   std::memset(p, 0xff, bytes);
   static_bytes += bytes;
@@ -567,6 +596,31 @@ void named_barrier(int id, int count, bool wait, Place at) {
   if (wait) t.state = State::waits, t.barrier = id;
   if (++b.arrived == count) release_barrier(id);
   if (wait) give_way();
+}
+
+unsigned running() { return now; }
+unsigned threads_of_block() { return thread_count; }
+size_t dynamic_shared_bytes() { return dynamic_bytes; }
+bool at_once() { return order.kind == 1 || (order.kind == 2 && order.below(2) == 0); }
+uint32_t below(uint32_t n) { return order.kind == 2 ? order.below(n) : 0; }
+
+void wait_on(const void* what, const char* call, Note note, Place at) {
+  Thread& t = threads[now];
+  t.call = call, t.at = at, t.what = what, t.note = note;
+  t.state = State::waits;
+  t.barrier = -1;
+  give_way();
+}
+void release(const void* what) {
+  uint16_t list[most_threads];
+  unsigned n = 0;
+  for (unsigned t = 0; t < thread_count; ++t)
+    if (threads[t].state == State::waits && threads[t].what == what) {
+      threads[t].state = State::ready;
+      threads[t].what = nullptr;
+      list[n++] = uint16_t(t);
+    }
+  enqueue(list, n);
 }
 
 unsigned lane() { return now % 32; }

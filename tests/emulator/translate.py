@@ -13,6 +13,8 @@ HEADERS = {  # what an #include becomes; the rest of the tree's headers stay
     "<cuda_runtime_api.h>": '"tests/emulator/cuda_runtime.h"',
     '"cuda/mma.cuh"': '"tests/emulator/mma.cuh"',
     '"cuda/hopper.cuh"': '"tests/emulator/hopper.cuh"',
+    "<cuda.h>": '"tests/emulator/tensor_map.h"',
+    "<nv/target>": '"tests/emulator/target.h"',
 }
 MISSING = ["<cuda", "<cooperative_groups", "<mma.h>", "<cub/", "<cute/", "<cutlass/"]
 C_LIBRARY = r"\b__(exp2f|expf|exp10f|log2f|logf|log10f|powf|sinf|cosf|sincosf|tanhf)\b"  # has these names for itself
