@@ -1,5 +1,6 @@
 // ssd_scan: chunked against the recurrence over shapes, documents and decays; split runs; bad shapes.
 #include <cmath>
+#include <cstdlib>
 
 #include "tensor/random.h"
 #include "tests/support/expect.h"
@@ -60,35 +61,47 @@ std::vector<Example> examples() {
   return all;
 }
 
-// log_a [T,H], G groups: outputs and gradients of the chunked form, f64 and f32, against the recurrence in f64.
-void expect_chunked_is_recurrent(const std::vector<double>& log_a, int64_t T, int64_t G, double limit) {
-  Device& cpu = open_device("cpu");
-  const int64_t H = int64_t(log_a.size()) / T, P = 3, N = 4;
-  auto values = [&](const char* what, int64_t n) {
-    std::vector<double> v;
-    for (int64_t i = 0; i < n; ++i) v.push_back(float(Random(5, what).normal(uint64_t(i))));
-    return v;
+// log_a [T,H], G groups of N rows, heads of P columns: outputs and gradients of the chunked form in each dtype, against the
+// recurrence in f64; on the CPU, and on the device under test where that is another.
+void expect_chunked_is_recurrent(const std::vector<double>& log_a, int64_t T, int64_t G, double limit, int64_t P = 3, int64_t N = 4) {
+  const int64_t H = int64_t(log_a.size()) / T;
+  const auto run = [&](Device& device, int64_t form, Dtype as, bool in_bf16) {
+    const auto values = [&](const char* what, const Shape& shape, bool rounded) {
+      std::vector<double> v;
+      for (int64_t i = 0; i < shape.numel(); ++i) {
+        const float x = float(Random(5, what).normal(uint64_t(i)));
+        v.push_back(rounded ? float(bf16(x)) : x);
+      }
+      return v;
+    };
+    Tape tape;
+    const auto drawn = [&](const char* name, const Shape& shape) { return from_doubles(device, shape, as, values(name, shape, in_bf16)); };
+    const auto in = [&](const char* name, const Shape& shape) { return tape.leaf(name, drawn(name, shape)); };
+    const SsdResult r = ssd_scan({.x = in("x", {1, T, H, P}),
+                                  .log_a = tape.leaf("log_a", from_doubles(device, {1, T, H}, wide(as), log_a)),
+                                  .b = in("b", {1, T, G, N}),
+                                  .c = in("c", {1, T, G, N}),
+                                  .dt = {}, .d = {}, .initial = {}},
+                                 {}, form);
+    const Shape state{1, H, N, P};
+    auto all = backward({r.y, r.final}, {drawn("dy", {1, T, H, P}), from_doubles(device, state, wide(as), values("ds", state, false))});
+    all["y"] = r.y.value;
+    return all;
   };
-  for (Dtype dtype : {Dtype::f64, Dtype::f32}) {
-    std::vector<std::map<std::string, Tensor>> gradients;
-    std::vector<Tensor> ys;
-    for (auto [form, as] : {std::pair{int64_t(0), Dtype::f64}, {int64_t(64), dtype}}) {
-      Tape tape;
-      auto in = [&](const char* name, const Shape& shape, const std::vector<double>& v) {
-        return tape.leaf(name, from_doubles(cpu, shape, as, v));
-      };
-      const SsdResult r = ssd_scan({.x = in("x", {1, T, H, P}, values("x", T * H * P)),
-                                    .log_a = in("log_a", {1, T, H}, log_a),
-                                    .b = in("b", {1, T, G, N}, values("b", T * G * N)),
-                                    .c = in("c", {1, T, G, N}, values("c", T * G * N)),
-                                    .dt = {}, .d = {}, .initial = {}},
-                                   {}, form);
-      ys.push_back(r.y.value);
-      gradients.push_back(backward({r.y, r.final}, {from_doubles(cpu, {1, T, H, P}, as, values("dy", T * H * P)),
-                                                    from_doubles(cpu, {1, H, N, P}, as, values("ds", H * N * P))}));
-    }
-    expect_close(ys[1], ys[0], dtype == Dtype::f64 ? limit : 1e-5, "y");
-    for (const auto& [name, g] : gradients[0]) expect_close(gradients[1].at(name), g, dtype == Dtype::f64 ? limit : 5e-5, name.c_str());
+  Device& cpu = open_device("cpu");
+  const auto exact = run(cpu, 0, Dtype::f64, false), of_bf16 = run(cpu, 0, Dtype::f64, true);
+  const auto holds = [&](Device& device, Dtype dtype, double forward, double backward) {
+    const auto got = run(device, ssd_chunk, dtype, dtype == Dtype::bf16);
+    for (const auto& [what, want] : dtype == Dtype::bf16 ? of_bf16 : exact)
+      expect_close(got.at(what), want, what == "y" ? forward : backward, fmt::format("{} in {} on {}", what, name(dtype), device.name()).c_str());
+  };
+  std::vector<std::string> devices = {"cpu"};
+  if (const char* tested = std::getenv("TAPER_TEST_DEVICE"); tested && devices[0] != tested) devices.push_back(tested);
+  for (const std::string& where : devices) {
+    Device& device = open_device(where);
+    holds(device, Dtype::f64, limit, limit);
+    holds(device, Dtype::f32, 1e-5, 5e-5);
+    if (device.kind() == DeviceKind::cuda) holds(device, Dtype::bf16, 5e-3, 8e-3);
   }
 }
 
@@ -105,6 +118,7 @@ void survives_extreme_decays() {
     }
   // The sum reaches 64 * 1e4, where neighbouring doubles are 1.2e-10 apart: so far is a difference of two off in f64.
   expect_chunked_is_recurrent(log_a, T, 1, 1e-10);
+  expect_chunked_is_recurrent(log_a, T, 1, 1e-10, 16, 16);  // tensor cores take these in bf16
 }
 
 // As RetNet uses it: a constant decay for each head, b and c of their own for each.
@@ -113,6 +127,7 @@ void holds_over_1000_tokens() {
   for (int64_t t = 0; t < 1000; ++t)
     for (int h = 0; h < 4; ++h) log_a.push_back(std::log1p(-std::exp2(-5 - h)));
   expect_chunked_is_recurrent(log_a, 1000, 4, 1e-11);
+  expect_chunked_is_recurrent(log_a, 1000, 4, 1e-11, 16, 16);
 }
 
 // A window cut in two, the state handed over: the same outputs and gradients as in one piece.
