@@ -140,6 +140,7 @@ const RegisterCase registered{{
                  example({2, 7}, 11, true), example({5}, 257, true), example({40}, 3, false),
                  example({3}, 2608, true), example({2}, 9001, false)},
     .bf16 = Tolerance{5e-3, 8e-3},
+    .rounded_alone = true,
     .bench = {bench(257), bench(50280)},
     .checks = {{"equal logits cost log V", equal_logits_cost_log_v},
                {"masked words do not count", masked_words_do_not_count},

@@ -81,6 +81,7 @@ const RegisterCase registered{{
     .ops = {"gated_rms_norm"},
     .examples = examples(),
     .bf16 = Tolerance{5e-3, 8e-3},
+    .rounded_alone = true,
     .bench = benches(),
     .checks = {{"a closed gate gives zero", a_closed_gate_gives_zero},
                {"the orders differ", the_orders_differ},

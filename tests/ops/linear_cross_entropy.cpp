@@ -29,6 +29,10 @@ Example example(const Shape& rows, int64_t D, int64_t V, bool ignore, double fac
           .definition = [=](const std::vector<Var>& in, const Packing&) {
             const Var logits = matmul(in[0], in[1], {.b = true});
             return std::vector{scale(sum(cross_entropy(logits, some_labels(in[0].value.device(), rows, V, ignore))), factor)};
+          },
+          .plain = [=](const std::vector<Var>& in, const Packing&) {
+            const Var logits = cast(cast(matmul(in[0], in[1], {.b = true}), Dtype::bf16), Dtype::f64);
+            return std::vector{scale(sum(cross_entropy(logits, some_labels(in[0].value.device(), rows, V, ignore))), factor)};
           }};
 }
 

@@ -134,6 +134,7 @@ const RegisterCase registered{{
                  add_example({11, 768}, 1e-5, false, false), add_example({5, 33}, 1e-5, true), add_example({67, 768}, 1e-5, true),
                  add_example({3, 2064}, 1e-5, true)},
     .bf16 = Tolerance{5e-3, 8e-3},
+    .rounded_alone = true,
     .bench = {bench({1, 2048, 768}), bench({8, 2048, 768}, true), bench({8, 2048, 1024}, true),
               add_bench({1, 2048, 768}, false, false), add_bench({8, 2048, 768}, false, true), add_bench({8, 2048, 768}, true, true)},
     .checks = {{"rows have unit mean square", rows_have_unit_mean_square},

@@ -86,6 +86,7 @@ class Holder {
       guard("gradcheck", e, [&] { gradcheck_law(e); });
       guard("definition", e, [&] { definition_law(e); });
       if (bf16_runs()) guard("bf16", e, [&] { bf16_law(e); });
+      if (bf16_runs()) guard("plain", e, [&] { plain_law(e); });
       guard("poison", e, [&] { poison_law(e); });
       guard("repeat", e, [&] { repeat_law(e); });
       guard("linear", e, [&] { linear_law(e); });
@@ -213,6 +214,109 @@ class Holder {
       const Run got = run(e.build, draw(c_, e, device_, Dtype::bf16), packing(device_), {}, 1, true);
       compare("bf16", e, starts.empty() ? "bf16" : "packed bf16", got, want, c_.bf16->forward, c_.bf16->backward);
     }
+  }
+
+  // What a computation in bf16 gives that stores every number in bf16: by elementary ops, by the op itself on the CPU, or of a
+  // recurrence a token at a time.
+  Run plain(const Example& e, const std::vector<Tensor>& exact, const Run& want) {
+    if (in_steps(e)) return plain_steps(e, exact, want);
+    if (e.plain) return run(e.plain, exact, {}, {}, 1, true);
+    if (c_.rounded_alone) return want;  // and rounded, as every result is
+    std::vector<Tensor> inputs;
+    for (const Tensor& t : exact) inputs.push_back(from_doubles(t.device(), t.shape(), Dtype::bf16, to_doubles(t)));
+    return run(e.definition ? e.definition : e.build, inputs, {}, {}, 1, true);
+  }
+  static bool in_steps(const Example& e) {
+    return std::ranges::any_of(e.inputs, [](const Input& in) { return in.carried && in.wide; });
+  }
+
+  // A recurrence a token at a time: its state is rounded to bf16 after each, and so is the state's gradient on the way back.
+  Run plain_steps(const Example& e, const std::vector<Tensor>& exact, const Run& want) {
+    const int64_t B = batch_of(e), T = time_of(e);
+    Device& cpu = open_device("cpu");
+    Tape tape;
+    const auto rounded = [](const Var& v) { return cast(cast(v, Dtype::bf16), Dtype::f64); };
+    const auto leaf_name = [&](size_t i, int64_t t) {
+      return e.inputs[i].time_axis < 0 ? "in" + std::to_string(i) : fmt::format("in{} {}", i, t);
+    };
+    Var state;
+    for (size_t i = 0; i < exact.size(); ++i)
+      if (e.inputs[i].carried) state = rounded(tape.leaf(leaf_name(i, 0), exact[i]));
+    std::vector<Var> roots;
+    std::vector<Tensor> seeds;
+    std::vector<std::vector<double>> y(static_cast<size_t>(T));
+    const auto seed = [&](size_t output) {
+      std::vector<double> d = cotangent(output, want.outputs[output].numel());
+      for (double& x : d) x = rounded_to_bf16(x);
+      return from_doubles(cpu, want.outputs[output].shape(), Dtype::f64, d);
+    };
+    const Tensor d_y = seed(0);
+    for (int64_t t = 0; t < T; ++t) {
+      std::vector<Var> in;
+      for (size_t i = 0; i < exact.size(); ++i)
+        in.push_back(e.inputs[i].carried         ? state
+                     : e.inputs[i].time_axis < 0 ? tape.leaf(leaf_name(i, 0), exact[i])
+                                                 : tape.leaf(leaf_name(i, t), at_time(exact[i], t)));
+      const std::vector<Var> out = e.definition(in, {});
+      state = rounded(out.at(1));
+      roots.push_back(rounded(out[0]));
+      seeds.push_back(at_time(d_y, t));
+      y[size_t(t)] = to_doubles(roots.back().value);
+    }
+    roots.push_back(state);
+    seeds.push_back(seed(1));
+    const auto found = backward(roots, seeds);
+    // [B,1,...] of each time, to [B,T,...]
+    const auto joined = [&](const std::vector<std::vector<double>>& times, const Shape& shape) {
+      std::vector<double> all;
+      for (int64_t b = 0; b < B; ++b)
+        for (const std::vector<double>& one : times) {
+          const auto row = std::ptrdiff_t(one.size()) / B;
+          all.insert(all.end(), one.begin() + b * row, one.begin() + (b + 1) * row);
+        }
+      return from_doubles(cpu, shape, Dtype::f64, all);
+    };
+    Run r{.outputs = {joined(y, want.outputs[0].shape()), state.value}, .gradients = std::vector<Tensor>(exact.size())};
+    for (size_t i = 0; i < exact.size(); ++i) {
+      if (e.inputs[i].time_axis < 0) {
+        r.gradients[i] = found.at(leaf_name(i, 0));
+        continue;
+      }
+      std::vector<std::vector<double>> d;
+      for (int64_t t = 0; t < T; ++t) d.push_back(to_doubles(found.at(leaf_name(i, t))));
+      r.gradients[i] = joined(d, exact[i].shape());
+    }
+    return r;
+  }
+  static Tensor at_time(const Tensor& all, int64_t t) {  // [B,T,...] -> [B,1,...]
+    const int64_t B = all.size(0), T = all.size(1), row = all.numel() / (B * T);
+    const std::vector<double> x = to_doubles(all);
+    std::vector<double> one;
+    for (int64_t b = 0; b < B; ++b) one.insert(one.end(), x.begin() + (b * T + t) * row, x.begin() + (b * T + t + 1) * row);
+    Shape shape{B, 1};
+    for (int i = 2; i < all.rank(); ++i) shape.push_back(all.size(i));
+    return from_doubles(all.device(), shape, all.dtype(), one);
+  }
+
+  // bf16 of this device is off by no more than twice what a plain computation is. Of a recurrence the examples count that are given
+  // a state: the others cannot be taken in steps.
+  void plain_law(const Example& e) {
+    if (!in_steps(e) && std::ranges::any_of(c_.examples, in_steps)) return;
+    Device& cpu = open_device("cpu");
+    std::vector<Tensor> exact;
+    for (const Tensor& t : draw(c_, e, device_, Dtype::bf16)) exact.push_back(from_doubles(cpu, t.shape(), Dtype::f64, to_doubles(t)));
+    const Run want = run(e.definition ? e.definition : e.build, exact, {}, {}, 1, true);
+    const Run got = run(e.build, draw(c_, e, device_, Dtype::bf16), {}, {}, 1, true), other = plain(e, exact, want);
+    const auto held = [&](const std::string& what, const Tensor& mine, const Tensor& plainly, const Tensor& exactly, double as_f32) {
+      std::vector<double> x = to_doubles(plainly);
+      for (double& v : x) v = rounded_to_bf16(v);
+      const double limit = std::max(as_f32, 2 * relative_error(x, to_doubles(exactly)));
+      add("plain", e, what, relative_error(to_doubles(mine), to_doubles(exactly)), limit);
+    };
+    for (size_t i = 0; i < want.outputs.size(); ++i)
+      held("output " + std::to_string(i), got.outputs.at(i), other.outputs.at(i), want.outputs[i], c_.f32.forward);
+    for (size_t i = 0; i < want.gradients.size(); ++i)
+      if (want.gradients[i]) held("d_" + e.inputs[i].edge, got.gradients.at(i), other.gradients.at(i), want.gradients[i], c_.f32.backward);
   }
 
   // Random numbers, over and over: drawing 2^31 would take minutes. A prime number of them, so that no two places that a
@@ -497,7 +601,7 @@ std::vector<std::string> laws_of(const OpCase& c, const Device& device) {
   if (c.ops.empty()) return {"check"};
   std::vector<std::string> laws = {"gradcheck", "definition", "poison", "repeat", "linear", "alive"};
   if (c.looks_back) laws.push_back("packing");
-  if (c.bf16 && device.kind() == DeviceKind::cuda) laws.push_back("bf16");
+  if (c.bf16 && device.kind() == DeviceKind::cuda) laws.insert(laws.end(), {"bf16", "plain"});
   return laws;
 }
 

@@ -6,6 +6,8 @@
 //                within the case's tolerance; forward and every gradient
 //   bf16         on a GPU, inputs rounded to bf16: equal to the f64 definition of the same numbers, within the case's
 //                tolerance; forward and every gradient
+//   plain        on a GPU, in bf16: an output or gradient is off by no more than twice what a plain bf16 computation is, one that
+//                stores every number in bf16 and a recurrence's state after each token; or by no more than f32 may be
 //   poison       same bits when new memory holds NaN; inputs unchanged
 //   repeat       two runs, and runs with 1 and 3 threads, have the same bits
 //   linear       backward(2d) = 2 backward(d) in every bit; backward(0) = 0

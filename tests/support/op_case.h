@@ -39,6 +39,7 @@ struct Example {
   std::vector<Input> inputs;
   Build build;
   Build definition = {};  // law 2: a plainer computation that must agree (recurrence, composition)
+  Build plain = {};       // law plain, where the definition cannot do: in f64, with what it stores in between rounded to bf16
   // Outputs that have a time axis 1 (and batch axis 0): law 7 compares them. Default: output 0.
   std::vector<int> timed_outputs = {0};
 };
@@ -66,6 +67,7 @@ struct OpCase {
   bool looks_back = false;       // takes Packing: law 7 applies to every example with a time axis
   Tolerance f32 = {};
   std::optional<Tolerance> bf16 = {};  // runs in bf16 too; {{5e-3, 8e-3}} unless a reason stands beside it
+  bool rounded_alone = false;  // law plain: the CPU has no bf16 of it, so the plain computation is the exact one, its results rounded
   std::map<std::string, std::string> dead = {};  // an edge that never carries a gradient -> the reason
   std::vector<Bench> bench = {};
   std::vector<Check> checks = {};
