@@ -137,6 +137,12 @@ __device__ inline void stmatrix_x4(void* row, uint32_t r0, uint32_t r1, uint32_t
                : "memory");
 }
 
+__device__ inline void stmatrix_x4_trans(void* row, uint32_t r0, uint32_t r1, uint32_t r2, uint32_t r3) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};\n" ::"r"(shared_address(row)), "r"(r0),
+               "r"(r1), "r"(r2), "r"(r3)
+               : "memory");
+}
+
 // Products of a warpgroup. An operand in shared memory lies in rows of 128 bytes, 8 rows an atom of 1024 bytes, whose
 // 16-byte pieces are xored with the row (a tensor map with CU_TENSOR_MAP_SWIZZLE_128B writes so). A word names it:
 //   k along rows    rows are the M or N index, atoms follow at 1024 bytes; 16 steps of k are 32 bytes further
@@ -213,6 +219,11 @@ __device__ inline void wgmma(float (&d)[32], const uint32_t (&a)[4], uint64_t b,
 template <bool b_across>
 __device__ inline void wgmma(float (&d)[64], const uint32_t (&a)[4], uint64_t b, bool add) {
   TAPER_WGMMA(64, "128", "{%64, %65, %66, %67}", "%68", "%69", "%70", "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b),
+              "r"(int(add)), "n"(int(b_across)));
+}
+template <bool b_across>
+__device__ inline void wgmma(float (&d)[128], const uint32_t (&a)[4], uint64_t b, bool add) {
+  TAPER_WGMMA(128, "256", "{%128, %129, %130, %131}", "%132", "%133", "%134", "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b),
               "r"(int(add)), "n"(int(b_across)));
 }
 

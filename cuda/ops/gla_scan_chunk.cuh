@@ -19,6 +19,7 @@
 
 #include "cuda/launch.cuh"
 #include "cuda/mma.cuh"
+#include "cuda/quad.cuh"
 #include "tensor/ops/gla_scan.h"
 #include "tensor/vector_math.h"
 
@@ -93,19 +94,6 @@ __device__ inline void load_b_of_rows(uint32_t (&b)[2][2], const bf16* p, int pi
   b[0][0] = r[0], b[0][1] = r[1], b[1][0] = r[2], b[1][1] = r[3];
 }
 
-// Among the four lanes 4g .. 4g+3: element t of lane q changes places with element q of lane t.
-__device__ inline void transpose_quad(uint32_t (&r)[4]) {
-#pragma unroll
-  for (int bit = 1; bit < 4; bit *= 2)
-#pragma unroll
-    for (int t = 0; t < 4; ++t) {
-      if (t & bit) continue;
-      const bool upper = lane() & bit;
-      const uint32_t got = __shfl_xor_sync(~0u, upper ? r[t] : r[t + bit], bit);
-      (upper ? r[t] : r[t + bit]) = got;
-    }
-}
-
 // Four neighbouring D [16,8] as bf16: lane 4g + q gets columns 8q .. 8q+7 of row g and of row g + 8, 16 bytes each.
 __device__ inline void pack_rows(const float (&d)[4][4], uint4& upper, uint4& lower) {
   uint32_t u[4], l[4];
@@ -114,8 +102,8 @@ __device__ inline void pack_rows(const float (&d)[4][4], uint4& upper, uint4& lo
     u[t] = cuda::pack_bf16(d[t][0], d[t][1]);
     l[t] = cuda::pack_bf16(d[t][2], d[t][3]);
   }
-  transpose_quad(u);
-  transpose_quad(l);
+  cuda::transpose_quad(u);
+  cuda::transpose_quad(l);
   upper = {u[0], u[1], u[2], u[3]};
   lower = {l[0], l[1], l[2], l[3]};
 }

@@ -29,7 +29,11 @@ bool fits_tensor_cores(const SsdScanInputs& in, int64_t chunk) {
 }
 
 void forward(const SsdScanForward& a) {
-  if (fits_tensor_cores(a.in, a.chunk)) return with_rows(a.in.b.size(3), [&]<int N>() { ssd::launch_forward<N>(a); });
+  if (fits_tensor_cores(a.in, a.chunk))
+    return with_rows(a.in.b.size(3), [&]<int N>() {
+      if (!ssd::on_hopper::takes<N>()) return ssd::launch_forward<N>(a);
+      if constexpr (N <= ssd::on_hopper::most_N) ssd::on_hopper::launch_forward<N>(a);
+    });
   visit<float, double, bf16>("ssd_scan", a.in.x.dtype(), [&]<class T>() { ssd::plain_forward<T>(a); });
 }
 void backward(const SsdScanBackward& a) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "cuda/ops/ssd_scan_forward.cuh"
+#include "cuda/ops/ssd_scan_hopper.cuh"
 
 namespace taper::kernels::ssd {
 
@@ -663,12 +664,16 @@ void launch_backward(const SsdScanBackward& a) {
                      : reinterpret_cast<uintptr_t>(a.d_y.data<bf16>()) % 16 ? clone(a.d_y)
                                                                             : a.d_y;
   const Tensor d_states = empty_like(a.states), d_d(device, {v.B, v.chunks, v.H}, Dtype::f32);
-  constexpr int reverse_bytes = int(sizeof(ReverseMemory<N>));
-  take_shared(reverse_kernel<N>, reverse_bytes);
-  reverse_kernel<N><<<cuda::blocks_for(walks_of(v), 1), walk_threads, reverse_bytes, stream>>>(
-      v, d_y.data<bf16>(), a.d_final ? a.d_final.data<float>() : nullptr, d_states.data<bf16>(),
-      a.d_initial ? a.d_initial.data<float>() : nullptr);
-  cuda::cuda_check(cudaGetLastError());
+  if (on_hopper::takes<N>()) {
+    if constexpr (N <= on_hopper::most_N) on_hopper::launch_reverse<N>(v, d_y, a.d_final, d_states, a.d_initial, stream);
+  } else {
+    constexpr int bytes = int(sizeof(ReverseMemory<N>));
+    take_shared(reverse_kernel<N>, bytes);
+    reverse_kernel<N><<<cuda::blocks_for(walks_of(v), 1), walk_threads, bytes, stream>>>(
+        v, d_y.data<bf16>(), a.d_final ? a.d_final.data<float>() : nullptr, d_states.data<bf16>(),
+        a.d_initial ? a.d_initial.data<float>() : nullptr);
+    cuda::cuda_check(cudaGetLastError());
+  }
 
   // Enough blocks for two on each multiprocessor of a large GPU; with N = 256 one head to each.
   const int64_t chunks = v.B * v.chunks * v.G, share = v.H / v.G;
