@@ -143,7 +143,7 @@ class Build:
         rooms = self.wanted()
         objects = [self.kernel(f"tests/emulator/{s}.cpp", True) for s in RUNTIME]
         if self.selftest:
-            objects.append(self.kernel(self.translate("tests/emulator/selftest.cu"), True))
+            objects += [self.kernel(self.translate(s), True) for s in sorted(glob.glob("tests/emulator/*.cu"))]
             objects += [self.cpu(s, True) for s in glob.glob("tensor/*.cpp")]
         else:
             for source in sorted(f for pattern in CPU for f in glob.glob(pattern)):

@@ -17,6 +17,8 @@ struct Sums {  // the same registers of all lanes, while products on them are un
   float* d[lanes] = {};
   std::vector<float> value;  // [m, 2 n]
   int under_way = 0;
+  size_t last_group = 0;  // with a product of theirs
+  Place place;            // of that one
 
   float& at(unsigned lane, int i) {
     const int row = int(lane / 32 * 16 + lane % 32 / 4) + i / 2 % 2 * 8, column = i / 4 * 8 + int(lane % 4) * 2 + i % 2;
@@ -27,11 +29,12 @@ struct Sums {  // the same registers of all lanes, while products on them are un
     for (int i = 0; i < n; ++i) at(lane, i) = from[i];
     std::memset(from, 0xff, size_t(n) * sizeof(float));
   }
-  void give(unsigned lane, Place place) {
+  void give(unsigned lane) {
     const auto* bytes = reinterpret_cast<const unsigned char*>(d[lane]);
     if (std::any_of(bytes, bytes + size_t(n) * sizeof(float), [](unsigned char c) { return c != 0xff; }))
       fault("sums were written while their product was under way: wgmma_wait comes first", place);
     for (int i = 0; i < n; ++i) d[lane][i] = at(lane, i);
+    d[lane] = nullptr;
   }
 };
 
@@ -48,6 +51,7 @@ struct Warpgroup {
   size_t before = 0;               // products that are done
   std::vector<size_t> groups;      // where each ends, counted from the block's begin
   size_t groups_done = 0;
+  std::vector<std::shared_ptr<Sums>> made;  // that some lanes have not waited for
   struct Lane {
     size_t products = 0, groups = 0, wanted = 0;
     bool fenced = false;
@@ -135,9 +139,7 @@ bool finish(Warpgroup& w) {
   const size_t count = w.groups[until - 1] - w.before;
   for (size_t i = 0; i < count; ++i) {
     carry_out(w.running[i]);
-    Sums& sums = *w.running[i].sums;
-    if (sums.under_way == 0)
-      for (unsigned lane = 0; lane < lanes; ++lane) sums.give(lane, w.running[i].at);
+    if (w.running[i].sums->under_way == 0) w.made.push_back(w.running[i].sums);
   }
   w.running.erase(w.running.begin(), w.running.begin() + long(count));
   w.before += count;
@@ -171,6 +173,7 @@ void wgmma(const WarpgroupProduct& product, float* d, const uint32_t* a, Place a
       sums->value.resize(size_t(m * 2 * product.n));
     }
     ++sums->under_way;
+    sums->last_group = my.groups + 1, sums->place = at;
     w.running.push_back({product, at, sums, {}, {}, {}});
   }
   Running& r = w.running[i];
@@ -201,6 +204,9 @@ void wgmma_wait(size_t pending, Place at) {
   my.wanted = my.groups > pending ? my.groups - pending : 0;
   while (w.groups_done < my.wanted)
     if (!finish(w)) wait_on(&w, "wgmma_wait", [](const void*) { return std::string(); }, at);
+  for (const auto& sums : w.made)
+    if (sums->d[running() % lanes] && sums->last_group <= my.wanted) sums->give(running() % lanes);
+  std::erase_if(w.made, [](const auto& sums) { return std::count(sums->d, sums->d + lanes, nullptr) == lanes; });
 }
 
 namespace products {
@@ -214,8 +220,13 @@ bool go_on() {
   return false;
 }
 void end_thread() {
-  if (const Warpgroup& w = mine(); my_lane().products > w.before)
-    fault("a thread ends while its products are under way: wgmma_wait<0>() comes first", w.running[0].at);
+  const Warpgroup& w = mine();
+  const auto check = [](const Sums& sums) {
+    if (sums.d[running() % lanes])
+      fault("a thread ends while its products are under way: wgmma_wait<0>() comes first", sums.place);
+  };
+  for (const Running& r : w.running) check(*r.sums);
+  for (const auto& sums : w.made) check(*sums);
 }
 
 }  // namespace products
