@@ -23,7 +23,8 @@ Config resolve_with_data(Config config) {
   return config;
 }
 
-std::unique_ptr<BatchSource> training_source(const Config& config, Device& device) {
+std::unique_ptr<BatchSource> training_source(const Config& config, Device& trained_on) {
+  Device& device = config.train.bptt_segments > 1 ? open_device("cpu") : trained_on;
   if (config.data.task == "mqar") {
     MqarOptions o;
     o.batch = config.train.batch;

@@ -11,6 +11,8 @@ namespace taper {
 // vocabulary smaller than the data's (78), shards missing (66), damaged or of another tokenizer (65).
 Config resolve_with_data(Config config);
 
+// Batches for a trainer on that device: they lie there, or, where the trainer cuts them (train.bptt_segments), on the CPU, since
+// cutting what lies on a GPU would wait for the step before.
 std::unique_ptr<BatchSource> training_source(const Config& config, Device& device);
 
 // One pass over held-out data, in order. Text: the first `tokens` of the validation split (0: all), in

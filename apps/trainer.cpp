@@ -49,7 +49,7 @@ void Trainer::draw(int64_t step) {
   for (int64_t i = 0; i < micros; ++i) {
     const Batch b = source->next();
     if (pieces == 1) next.push_back({{.ids = b.ids, .labels = b.wanted(), .packing = b.packing, .keep = {}, .at = b.at}});
-    else next.push_back(cut_into_segments(b.ids, b.labels, b.packing, pieces));
+    else next.push_back(cut_into_segments(b.ids, b.labels, b.packing, pieces, device));
     labelled.push_back(double(b.labelled));
     all += double(b.labelled);
   }

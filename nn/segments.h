@@ -14,7 +14,8 @@ struct Segment {
   Tensor at = {};           // [n] i32: the positions that labels are for, where they are few; absent: all, as in every cut
 };
 
-// ids, labels [B,T] i32, T divisible by n. Waits for the device: the cuts are made on the host.
-std::vector<Segment> cut_into_segments(const Tensor& ids, const Tensor& labels, const Packing& packing, int64_t n);
+// ids, labels [B,T] i32, T divisible by n; the segments are put on `to`. The cuts are made on the host: for a batch on a GPU it
+// waits, for one on the CPU it does not.
+std::vector<Segment> cut_into_segments(const Tensor& ids, const Tensor& labels, const Packing& packing, int64_t n, Device& to);
 
 }  // namespace taper

@@ -84,6 +84,33 @@ TEST_CASE("device: no such GPU, and one for which nothing was compiled; auto use
   CHECK(!fs::exists(t.dir("r")));
 }
 
+TEST_CASE("a training step waits for nothing: ten more of them, not one wait more") {
+  const Tiny t;
+  binary = TAPER_FAKE_GPU;
+  const auto waits = [&](const std::string& steps, std::vector<std::string> more) {
+    fs::remove_all(t.dir("r"));
+    fs::remove(t.dir("waits"));
+    const Environment e{{"FAKE_WAITS", t.dir("waits")}};
+    binary = TAPER_FAKE_GPU;
+    for (const char* set : {"checkpoint.every=1000", "log.every=1000"}) more.insert(more.end(), {"--set", set});
+    more.insert(more.end(), {"--set", "train.steps=" + steps});
+    const Ended ended = run(t, on_gpu(t, more));
+    CHECK_MESSAGE(ended.code == 0, ended.err);
+    return std::stoll("0" + read_file(t.dir("waits")));
+  };
+  const std::vector<std::vector<std::string>> kinds = {{},
+                                                       {"--set", "train.precision=bf16"},
+                                                       {"--set", "train.graph=true"},
+                                                       {"--set", "model.dropout=0.1"},
+                                                       {"--set", "train.bptt_segments=4"}};
+  for (const auto& kind : kinds) {
+    CAPTURE(kind.empty() ? "as it is" : kind[1]);
+    const int64_t few = waits("4", kind), more = waits("14", kind);
+    CHECK(few > 0);  // the loss of the first and the last step, the checkpoint
+    CHECK(more == few);
+  }
+}
+
 TEST_CASE("memory: the message says what was wanted and what there is, and the batch it suggests fits") {
   const Tiny t;
   const Environment e{{"FAKE_MIB", "512"}};

@@ -4,6 +4,7 @@
 //   FAKE_GPUS=N          how many there are (default 1)
 //   FAKE_NO_IMAGE=1      none of them can run the kernels of this build
 //   FAKE_MIB=N           memory of each (default 1024)
+//   FAKE_WAITS=FILE      at its end the program writes how often it waited for the GPU
 //   FAKE_FAULT=NAME:N    the Nth launch of a kernel whose name contains NAME fails while it runs: the next call that
 //                        waits, and every call after it, returns the error
 #include <cuda_runtime.h>
@@ -12,6 +13,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <map>
 #include <string>
 
@@ -39,6 +41,15 @@ cudaError_t done(cudaError_t error = cudaSuccess) {
   if (error != cudaSuccess) last = error;
   return error;
 }
+
+// Calls that wait: for the stream, for an event, for a copy to memory that is not pinned.
+struct Waits {
+  int64_t n = 0;
+  ~Waits() {
+    if (const char* file = std::getenv("FAKE_WAITS")) std::ofstream(file) << n;
+  }
+} waits;
+
 cudaError_t waited() { return done(faulted ? cudaErrorIllegalAddress : cudaSuccess); }
 
 cudaError_t launch(const void* kernel) {
@@ -137,12 +148,12 @@ cudaError_t cudaGetDriverEntryPointByVersion(const char*, void**, unsigned, unsi
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* s, unsigned) { return *s = nullptr, cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return waited(); }
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return ++waits.n, waited(); }
 cudaError_t cudaEventCreate(cudaEvent_t* e) { return *e = nullptr, cudaSuccess; }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned) { return *e = nullptr, cudaSuccess; }
 cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
 cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return waited(); }
+cudaError_t cudaEventSynchronize(cudaEvent_t) { return ++waits.n, waited(); }
 cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t, cudaEvent_t) { return *ms = 1, waited(); }
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) { return waited(); }
@@ -180,7 +191,8 @@ cudaError_t cudaMemsetAsync(void* p, int byte, size_t bytes, cudaStream_t) {
   if (!faulted) std::memset(p, byte, bytes);
   return waited();
 }
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
+  if (kind == cudaMemcpyDeviceToHost) ++waits.n;
   if (!faulted && bytes > 0) std::memcpy(to, from, bytes);
   return waited();
 }

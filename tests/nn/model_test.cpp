@@ -223,7 +223,7 @@ TEST_CASE("model: segments with the state handed on equal one long pass, gradien
     std::vector<Var> parts;
     std::vector<double> values(size_t(2 * T));
     int64_t begin = 0;
-    for (const Segment& s : cut_into_segments(ids, labels, packing, 3)) {
+    for (const Segment& s : cut_into_segments(ids, labels, packing, 3, cpu())) {
       if (s.keep) state.restart(s.keep);
       parts.push_back(model.nll(joined, s.ids, s.labels, s.packing, &state));
       CHECK_MESSAGE(difference(to_doubles(parts.back().value), columns(nll.value.reshape(Shape{2, T, 1}), begin, begin + T / 3)) <= 1e-12, kind.name);
