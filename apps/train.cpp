@@ -10,6 +10,7 @@
 #include "apps/signals.h"
 #include "apps/sources.h"
 #include "apps/trainer.h"
+#include "tensor/device.h"
 #include "tensor/error.h"
 #include "tensor/parallel.h"
 
@@ -70,6 +71,17 @@ double evaluate_now(Trainer& trainer, Records& records, Progress& progress, cons
   return accuracy;
 }
 
+// Of a build for GPUs that runs on the CPU: what keeps it from one, in brackets. Who has a GPU should not find out by waiting.
+std::string why_no_gpu(const Device& chosen) {
+  if (chosen.kind() != DeviceKind::cpu) return "";
+  for (const BackendFacts& b : backends()) {
+    for (const DeviceFacts& d : b.devices)
+      if (!d.fault.empty()) return fmt::format(" ({}: {})", d.name, d.fault);
+    return fmt::format(" ({})", b.driver);
+  }
+  return "";
+}
+
 int train(const Config& config, const Options& o, const Common& common) {
   const StopSignal stop;
   Device& device = open_device(config.run.device);
@@ -85,9 +97,9 @@ int train(const Config& config, const Options& o, const Common& common) {
   run.rewind(last ? last->values : std::map<std::string, int64_t>{});
 
   const int64_t steps = config.train.steps, per_step = trainer.tokens_per_step(), first = trainer.steps();
-  fmt::print(stderr, "{} on {}, {} threads | {}{}, {} parameters | {} tokens per step | {}\n", run.dir().string(), device.name(), thread_count(),
-             config.model.arch, config.model.post ? " + PoST" : "", trainer.model.parameter_count(), per_step,
-             first ? fmt::format("resumed after step {}", first) : fmt::format("{} steps", steps));
+  fmt::print(stderr, "{} on {}{}, {} threads | {}{}, {} parameters | {} tokens per step | {}\n", run.dir().string(), device.name(),
+             config.run.device == "auto" ? why_no_gpu(device) : "", thread_count(), config.model.arch, config.model.post ? " + PoST" : "",
+             trainer.model.parameter_count(), per_step, first ? fmt::format("resumed after step {}", first) : fmt::format("{} steps", steps));
   Progress progress(first, steps, per_step, terminal_stderr(), color_stderr());
   Records records(run, config.log.tensorboard, per_step, first);
   if (!last) records.spectra(0, trainer.model);

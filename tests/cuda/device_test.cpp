@@ -48,7 +48,7 @@ TEST_CASE("driver: none, too old, no GPU, one that does not start; auto uses the
     CHECK(info.out.find("driver: " + message.substr(6, message.find(';') - 6)) != std::string::npos);
     const Ended e = run(t, t.train("auto", {"--set", "run.device=auto", "--set", "train.steps=1"}));
     CHECK(e.code == 0);
-    CHECK(e.err.find(" on cpu, ") != std::string::npos);
+    CHECK(e.err.find(" on cpu (" + message.substr(6, message.find(';') - 6)) != std::string::npos);
     fs::remove_all(t.dir("auto"));
   };
   says("cuda: no NVIDIA driver is installed; install one, or use device cpu");
@@ -79,6 +79,9 @@ TEST_CASE("device: no such GPU, and one for which nothing was compiled; auto use
                             "build for it with CMAKE_CUDA_ARCHITECTURES, or use device cpu");
   const Ended lost = run(t, {"info", "--json"});
   CHECK(lost.out.find("\"device\": \"cpu\"") != std::string::npos);
+  const Ended on_cpu = run(t, t.train("auto", {"--set", "run.device=auto", "--set", "train.steps=1"}));
+  CHECK(on_cpu.code == 0);
+  CHECK(on_cpu.err.find(" on cpu (cuda:0: it has compute capability 7.5, for which none was compiled), ") != std::string::npos);
   CHECK(lost.out.find("\"fault\": \"it has compute capability 7.5, for which none was compiled\"") != std::string::npos);
   unsetenv("FAKE_NO_IMAGE");
   CHECK(!fs::exists(t.dir("r")));
