@@ -143,6 +143,22 @@ OpTimes time_build(const Build& build, const std::vector<int>& outputs, const st
   return times;
 }
 
+// The most bytes in use while a forward and a backward run, their inputs among them.
+size_t peak_of(const Build& build, const std::vector<int>& outputs, const std::vector<Tensor>& inputs, Device& device) {
+  device.reset_peak();
+  Tape tape;
+  std::vector<Var> leaves, roots;
+  for (size_t i = 0; i < inputs.size(); ++i) leaves.push_back(tape.leaf("in" + std::to_string(i), inputs[i]));
+  const std::vector<Var> made = build(leaves, {});
+  std::vector<Tensor> seeds;
+  for (const int o : outputs) {
+    roots.push_back(made.at(size_t(o)));
+    seeds.push_back(full(device, roots.back().shape(), roots.back().value.dtype(), 1));
+  }
+  backward(roots, seeds);
+  return device.bytes_peak();
+}
+
 // A speed is never printed on a wrong result: forward and the definition's forward must agree here too. A GPU is held
 // against its own f64, which the laws hold against the CPU's: at these sizes the CPU would take minutes.
 void gate(const OpCase& c, const Bench& b, const std::vector<Tensor>& inputs, Device& device, Dtype dtype) {
@@ -189,6 +205,7 @@ Json bench_op(const Options& o, Device& device) {
     if (b.large != (gpu && has_large)) continue;
     const std::vector<Tensor> inputs = test::draw(*found, b.example, device, dtype);
     gate(*found, b, inputs, device, dtype);
+    const size_t peak = peak_of(b.example.build, b.example.timed_outputs, inputs, device);
     const OpTimes t = time_build(b.example.build, b.example.timed_outputs, inputs, device, o.seconds);
     // The bytes of a case count f32.
     const double wide = dtype == Dtype::f64 ? 2 : dtype == Dtype::bf16 ? 0.5 : 1;
@@ -203,6 +220,7 @@ Json bench_op(const Options& o, Device& device) {
     Json line{{"op", o.op}, {"shape", b.example.name}, {"dtype", name(dtype)}};
     if (gpu) line["matmul_tflops"] = most.flops / 1e12, line["copy_gbytes_per_s"] = most.bytes / 1e9;
     else line["gemm_gflops_one_thread"] = most.flops / 1e9;
+    line["peak_bytes"] = peak;
     line["passes"] = rows;
     out.push_back(line);
   }
@@ -253,10 +271,18 @@ class Step {
   Repeated work_;
 };
 
+// mamba2_post/180m is mamba2_post_180m.
+std::string preset_of(std::string name) {
+  const std::vector<std::string> all = model_presets();
+  std::string joined = name;
+  std::ranges::replace(joined, '/', '_');
+  return std::ranges::count(all, joined) ? joined : name;
+}
+
 Json bench_model(const Options& o, Device& device) {
   Config given;
   if (o.model.ends_with(".toml")) given = load_config(o.model, o.set);
-  else given.model = model_preset(o.model);
+  else given.model = model_preset(preset_of(o.model));
   ModelConfig config = given.model;
   if (!config.vocab) config.vocab = o.vocab;
   if (o.layers) config.layers = o.layers;
@@ -268,12 +294,13 @@ Json bench_model(const Options& o, Device& device) {
   if (gpu || o.graph)
     for (int i = 0; i < 3; ++i) step();
   device.synchronize();
-  if (!o.graph) device.reset_peak();  // with a graph the peak is that of the recording: what it launches has its place already
+  if (!o.graph) device.reset_peak(), step();  // with a graph the peak is that of the recording: what it launches has its place already
+  const size_t peak = device.bytes_peak(), reserved = device.bytes_reserved();  // before measuring takes memory of its own
   const Timing t = measure_all(device, o.seconds, [&] { step(); });
   Json out{{"model", o.model}, {"layers", config.layers}, {"vocab", config.vocab}, {"batch", o.batch}, {"sequence", o.sequence},
            {"dtype", o.dtype}, {"parameters", step.parameters()}, {"step_ms", t.median * 1e3}, {"runs", t.runs},
-           {"tokens_per_s", double(o.batch * o.sequence) / t.median}, {"peak_bytes", device.bytes_peak()},
-           {"reserved_bytes", device.bytes_reserved()}, {"graph", o.graph}, {"start_to_first_step_s", first}};
+           {"tokens_per_s", double(o.batch * o.sequence) / t.median}, {"peak_bytes", peak},
+           {"reserved_bytes", reserved}, {"graph", o.graph}, {"start_to_first_step_s", first}};
   if (!o.profile) return out;
   profile_start();
   const Timing p = measure_all(device, 0, [&] { step(); });
@@ -308,7 +335,8 @@ void print_plain(const Json& r) {
     return;
   }
   const bool gpu = r.contains("copy_gbytes_per_s");
-  fmt::print("{} [{}] {}; {}\n", r["op"].get<std::string>(), r["shape"].get<std::string>(), r["dtype"].get<std::string>(),
+  fmt::print("{} [{}] {}, {:.1f} MiB at most; {}\n", r["op"].get<std::string>(), r["shape"].get<std::string>(), r["dtype"].get<std::string>(),
+             double(r["peak_bytes"].get<size_t>()) / (1 << 20),
              gpu ? fmt::format("a matmul does {:.0f} TFLOP/s, a copy {:.0f} GB/s", r["matmul_tflops"].get<double>(), r["copy_gbytes_per_s"].get<double>())
                  : fmt::format("one thread's gemm: {:.1f} GFLOP/s", r["gemm_gflops_one_thread"].get<double>()));
   for (const Json& p : r["passes"]) {
@@ -344,17 +372,17 @@ void bench_command(CLI::App& program, Common& common) {
   auto o = std::make_shared<Options>();
   CLI::App& app = *program.add_subcommand("bench", "Time one op, or a training step");
   app.add_option("--op", o->op, "A room with a bench: ssd_scan, matmul, ...");
-  app.add_option("--model", o->model, "A preset, or a configuration file");
-  app.add_option("--set", o->set, "section.key=value over the configuration; may be repeated")->allow_extra_args(false);
-  app.add_option("--vocab", o->vocab, "Vocabulary of a preset")->check(CLI::Range(2, 1 << 24));
-  app.add_option("--batch", o->batch, "Sequences")->check(CLI::Range(1, 1 << 20));
-  app.add_option("--seq", o->sequence, "Tokens a sequence")->check(CLI::Range(1, 1 << 24));
-  app.add_option("--layers", o->layers, "Layers, instead of the model's")->check(CLI::Range(1, 1000));
+  CLI::Option* model = app.add_option("--model", o->model, "A preset, mamba2_post_180m or mamba2_post/180m, or a configuration file");
+  app.add_option("--set", o->set, "section.key=value over the configuration; may be repeated")->allow_extra_args(false)->needs(model);
+  app.add_option("--vocab", o->vocab, "Vocabulary of a preset")->check(CLI::Range(2, 1 << 24))->needs(model);
+  app.add_option("--batch", o->batch, "Sequences")->check(CLI::Range(1, 1 << 20))->needs(model);
+  app.add_option("--seq", o->sequence, "Tokens a sequence")->check(CLI::Range(1, 1 << 24))->needs(model);
+  app.add_option("--layers", o->layers, "Layers, instead of the model's")->check(CLI::Range(1, 1000))->needs(model);
   app.add_option("--dtype", o->dtype, "f32, f64, or, on a GPU, bf16; of a model: its activations")->check(CLI::IsMember({"f32", "f64", "bf16"}));
   app.add_option("--device", o->device, "cpu or cuda:0");
   app.add_option("--seconds", o->seconds, "How long each measurement runs")->check(CLI::Range(0.0, 600.0));
-  app.add_flag("--graph", o->graph, "With --model: the step as a recorded graph, as train.graph has it (not in --profile's part)");
-  app.add_flag("--profile", o->profile, "With --model: time by kernel, the share of matrix products, the second thread's gain");
+  app.add_flag("--graph", o->graph, "With --model: the step as a recorded graph, as train.graph has it (not in --profile's part)")->needs(model);
+  app.add_flag("--profile", o->profile, "With --model: time by kernel, the share of matrix products, the second thread's gain")->needs(model);
   app.add_option("--record", o->record, "Append each result as a JSON line to this file");
   app.add_option("--commit", o->commit, "The commit to write into the record");
   app.callback([=, &common] { common.chosen = [=, &common] { return bench(*o, common); }; });

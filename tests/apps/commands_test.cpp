@@ -1,6 +1,8 @@
 // The commands, the real binary: what they print, and what they say of bad input, with which exit code.
 #include <doctest/doctest.h>
 
+#include <nlohmann/json.hpp>
+
 #include "nn/checkpoint.h"
 #include "tests/apps/tiny.h"
 
@@ -21,6 +23,32 @@ TEST_CASE("program: help and version are 0, wrong usage is 2") {
   refuses(s, {"train"}, 2, "CONFIG is required; see taper train --help");
   refuses(s, {"train", "a.toml", "--bogus"}, 2, "see taper train --help");
   refuses(s, {"info", "--threads", "0"}, 2, "--threads");
+}
+
+TEST_CASE("bench: an op's times and most memory, a model by either spelling, options of one refused for the other") {
+  const Scratch s;
+  const Ended op = run(s, {"--json", "bench", "--op", "spectral_cumsum", "--seconds", "0"});
+  CHECK_MESSAGE(op.code == 0, op.err);
+  const auto line = nlohmann::json::parse(op.out.substr(0, op.out.find('\n')));
+  CHECK(line["passes"].size() >= 3);
+  // 2048 numbers in f32: what goes in and what comes out, at least; at most as much again on the way back, and some ends.
+  CHECK(line["shape"] == "N=2048");
+  const int64_t least = 2 * 4 * 2048;
+  CHECK(line["peak_bytes"].get<int64_t>() >= least);
+  CHECK(line["peak_bytes"].get<int64_t>() <= 3 * least);
+
+  const std::vector<std::string> small = {"--vocab", "16", "--batch", "1", "--seq", "16", "--layers", "1", "--seconds", "0"};
+  std::vector<std::string> model{"--json", "bench", "--model", "gla_post/180m"};
+  model.insert(model.end(), small.begin(), small.end());
+  const Ended step = run(s, model);
+  CHECK_MESSAGE(step.code == 0, step.err);
+  CHECK(step.out.find("\"model\":\"gla_post/180m\"") != std::string::npos);
+  model[3] = "gla_past/180m";
+  refuses(s, model, 78, "model: no preset is called 'gla_past/180m'; there are ");
+  refuses(s, {"bench"}, 2, "bench: wants one of --op and --model");
+  refuses(s, {"bench", "--op", "spectral_cumsum", "--batch", "3"}, 2, "--batch requires --model; see taper bench --help");
+  refuses(s, {"bench", "--op", "spectral_cumsum", "--graph"}, 2, "--graph requires --model; see taper bench --help");
+  refuses(s, {"bench", "--op", "spectral_cumsum", "--dtype", "bf16"}, 2, "bench: spectral_cumsum does not run in bf16 on cpu; use f32");
 }
 
 TEST_CASE("info: parameter counts are the specification's") {

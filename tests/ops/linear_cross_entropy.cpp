@@ -36,10 +36,11 @@ Example example(const Shape& rows, int64_t D, int64_t V, bool ignore, double fac
           }};
 }
 
-Bench bench(int64_t D, int64_t V) {  // forward makes the gradients too: three products
-  const double n = 2048.0 * double(V) * double(D);
-  return {.example = example({1, 2048}, D, V, false, 1.0 / 2048), .forward_flops = 6 * n, .forward_bytes = 4.0 * double(V * D), .backward_flops = 0,
-          .backward_bytes = 0};
+// Where gradients are wanted the forward pass makes them, by two products more; the bench's forward wants none.
+Bench bench(int64_t B, int64_t D, int64_t V) {
+  const double rows = double(B) * 2048, n = rows * double(V) * double(D);
+  return {.example = example({B, 2048}, D, V, false, 1 / rows), .forward_flops = 2 * n, .forward_bytes = 4.0 * double(V * D), .backward_flops = 0,
+          .backward_bytes = 0, .large = B > 1};
 }
 
 void blocks_of_rows_cover_every_size() {
@@ -116,7 +117,7 @@ const RegisterCase registered{{
     .examples = {example({1}, 1, 2, false, 1), example({2, 7}, 5, 11, true, 0.25), example({40}, 16, 64, true, 1),
                  example({3, 50}, 24, 257, false, -2), example({129}, 64, 72, false, 1.0 / 129)},
     .bf16 = Tolerance{5e-3, 8e-3},
-    .bench = {bench(768, 50257), bench(768, 50304), bench(768, 128256)},
+    .bench = {bench(1, 768, 50257), bench(1, 768, 50304), bench(1, 768, 128256), bench(8, 768, 50257), bench(8, 768, 128256)},
     .checks = {{"blocks of rows cover every size", blocks_of_rows_cover_every_size},
                {"several blocks are one sum", several_blocks_are_one_sum},
                {"refuses a second walk, and other labels and weights", refuses_a_second_walk_and_gradients_of_nll}},
