@@ -154,10 +154,22 @@ int eval_tasks(const TaskOptions& o, const Common& common) {
   ZeroShotOptions options{.score = {.max_length = o.max_length, .batch = o.batch ? o.batch : 16,
                                     .softmax = o.softmax == "fp32" ? Softmax::fp32 : Softmax::bf16_emulate},
                           .bootstrap = o.bootstrap};
-  Results results({.model = o.path, .checkpoint = trained.checkpoint.path.string(), .weights = trained.checkpoint.weights, .dtype = name(trained.model->dtype), .device = device.name(),
-                   .softmax = o.softmax, .tokenizer = tokenizer->identity(), .bos = o.bos, .data = o.data, .step = trained.checkpoint.step,
+  Results results({.model = o.path,
+                   .checkpoint = trained.checkpoint.path.string(),
+                   .weights = trained.checkpoint.weights,
+                   .dtype = name(trained.model->dtype),
+                   .device = device.name(),
+                   .softmax = o.softmax,
+                   .tokenizer = tokenizer->identity(),
+                   .bos = o.bos,
+                   .data = o.data,
+                   .step = trained.checkpoint.step,
                    .parameters = trained.model->parameter_count(),
-                   .batch = o.batch, .max_length = o.max_length, .limit = o.limit, .bootstrap = o.bootstrap}, output, o.samples, o.resume);
+                   .batch = o.batch,
+                   .max_length = o.max_length,
+                   .limit = o.limit,
+                   .bootstrap = o.bootstrap},
+                  output, o.samples, o.resume);
   if (!common.json) fmt::print("{}", Results::head()), std::fflush(stdout);
   for (const std::string& task : tasks) {
     const TaskResult* found = results.find(task);

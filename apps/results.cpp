@@ -15,9 +15,18 @@ using Json = nlohmann::ordered_json;
 
 // What two evaluations must have in common for one to go on with the other's results.
 Json settings(const EvaluationFacts& f) {
-  return {{"model_args", "checkpoint=" + f.checkpoint}, {"model_xxh3", f.weights}, {"model_num_parameters", f.parameters}, {"model_dtype", f.dtype}, {"step", f.step},
-          {"tokenizer", f.tokenizer}, {"bos", f.bos}, {"data", f.data}, {"softmax", f.softmax}, {"max_length", f.max_length},
-          {"limit", f.limit ? Json(f.limit) : Json(nullptr)}, {"bootstrap_iters", f.bootstrap}};
+  return {{"model_args", "checkpoint=" + f.checkpoint},
+          {"model_xxh3", f.weights},
+          {"model_num_parameters", f.parameters},
+          {"model_dtype", f.dtype},
+          {"step", f.step},
+          {"tokenizer", f.tokenizer},
+          {"bos", f.bos},
+          {"data", f.data},
+          {"softmax", f.softmax},
+          {"max_length", f.max_length},
+          {"limit", f.limit ? Json(f.limit) : Json(nullptr)},
+          {"bootstrap_iters", f.bootstrap}};
 }
 
 Json error_json(const Metric& m) { return m.error && std::isfinite(*m.error) ? Json(*m.error) : Json("N/A"); }

@@ -31,7 +31,9 @@ std::vector<std::pair<std::string, std::string>> notes_of(const std::string& tas
           {"given", given.dump()}};
 }
 
-bool holds(const TaskResult& before, int64_t length) { return std::ranges::find(before.metrics, std::to_string(length), &Metric::name) != before.metrics.end(); }
+bool holds(const TaskResult& before, int64_t length) {
+  return std::ranges::find(before.metrics, std::to_string(length), &Metric::name) != before.metrics.end();
+}
 
 // What a sample is told by, whatever is written to it.
 struct Digests {
@@ -93,7 +95,8 @@ TaskResult evaluate_ruler(const Writer& writer, const std::string& task, const s
       for (int64_t begin = 0; begin < count; begin += how.batch) {
         std::vector<RulerSample> samples;
         std::vector<std::string> prompts;
-        for (int64_t k = begin; k < std::min(count, begin + how.batch); ++k) samples.push_back(t.sample(uint64_t(k))), prompts.push_back(samples.back().input());
+        for (int64_t k = begin; k < std::min(count, begin + how.batch); ++k)
+          samples.push_back(t.sample(uint64_t(k))), prompts.push_back(samples.back().input());
         const std::vector<std::string> written = writer(prompts, t.new_tokens());
         check(written.size() == prompts.size(), "ruler: wants {} continuations; got {}", prompts.size(), written.size());
         for (size_t k = 0; k < samples.size(); ++k) {

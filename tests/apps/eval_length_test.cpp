@@ -67,7 +67,8 @@ TEST_CASE("eval --by-position: to 16 times the training length, the same losses 
 
   const Ended table = run(t, with({"--by-position", "--length", "128", "--contexts", "8", "128", "--targets", "5", "--documents", "reset"}));
   CHECK(table.code == 0);
-  for (const char* text : {"windows of 128; documents: reset", "effective context: ", "recall: a passage of 32 tokens again", "time constants"}) CHECK(table.out.find(text) != std::string::npos);
+  for (const char* text : {"windows of 128; documents: reset", "effective context: ", "recall: a passage of 32 tokens again", "time constants"})
+    CHECK(table.out.find(text) != std::string::npos);
   refuses(t, with({"--by-position", "--length", "64", "128"}), 2, "eval: --by-position wants one --length; got 2");
   refuses(t, {"eval", t.dir("r"), "--by-position", "--tasks", "piqa"}, 2, "eval: --by-position and --tasks are two evaluations; give one");
   refuses(t, with({"--by-position", "--length", "3001"}), 65, "eval: a context of 3001 tokens wants a text that long in the held-out data");

@@ -29,8 +29,9 @@ struct Trained : Tiny {
 TEST_CASE("eval --tasks: results in the harness's form, the same at any batch, and nothing but what was asked for") {
   const Trained t;
   t.file("piqa.jsonl",
-      "{\"goal\": \"slow\", \"sol1\": \"head\", \"sol2\": \"decays with\", \"label\": 1}\n{\"goal\": \"the\", \"sol1\": \"é\", \"sol2\": \"state\", \"label\": 1}\n"
-                       "{\"goal\": \"g\", \"sol1\": \"a\", \"sol2\": \"b\", \"label\": 0}\n");
+         "{\"goal\": \"slow\", \"sol1\": \"head\", \"sol2\": \"decays with\", \"label\": 1}\n{\"goal\": \"the\", \"sol1\": \"é\", \"sol2\": \"state\", "
+         "\"label\": 1}\n"
+         "{\"goal\": \"g\", \"sol1\": \"a\", \"sol2\": \"b\", \"label\": 0}\n");
   t.file("lambada_openai.jsonl", "{\"text\": \"the slow head remembers longest\"}\n{\"text\": \"state decays with position\"}\n");
   t.file("text.jsonl", "{\"text\": \"state decays with position and the slow head remembers longest.\"}\n");
   const Ended e = run(t, t.eval({"--tasks", "piqa,lambada_openai,text", "--output", t.dir("out"), "--samples", "--json", "--bootstrap", "1000"}));
@@ -208,7 +209,8 @@ TEST_CASE("eval: without --output what is found is kept in the run's directory, 
 TEST_CASE("eval --resume: what a results file holds is taken over, whole; other settings begin anew") {
   const Trained t;
   t.file("piqa.jsonl",
-      "{\"goal\": \"slow\", \"sol1\": \"head\", \"sol2\": \"decays with\", \"label\": 1}\n{\"goal\": \"the\", \"sol1\": \"a\", \"sol2\": \"state\", \"label\": 1}\n");
+         "{\"goal\": \"slow\", \"sol1\": \"head\", \"sol2\": \"decays with\", \"label\": 1}\n{\"goal\": \"the\", \"sol1\": \"a\", \"sol2\": \"state\", "
+         "\"label\": 1}\n");
   t.file("text.jsonl", "{\"text\": \"state decays with position\"}\n");
   const std::vector<std::string> all{"--tasks", "piqa,text,niah_single_1", "--length", "1024", "--limit", "2", "--output", t.dir("out"), "--json"};
   const auto with = [&](std::vector<std::string> more) {
@@ -247,7 +249,8 @@ TEST_CASE("eval --resume: what a results file holds is taken over, whole; other 
   CHECK(run(t, with({"--resume", "--samples"})).err.find("niah_single_1: in ") != std::string::npos);
 
   t.file("piqa.jsonl",
-      "{\"goal\": \"slow\", \"sol1\": \"head\", \"sol2\": \"decays with\", \"label\": 0}\n{\"goal\": \"the\", \"sol1\": \"a\", \"sol2\": \"state\", \"label\": 1}\n");
+         "{\"goal\": \"slow\", \"sol1\": \"head\", \"sol2\": \"decays with\", \"label\": 0}\n{\"goal\": \"the\", \"sol1\": \"a\", \"sol2\": \"state\", "
+         "\"label\": 1}\n");
   const std::string other_label = run(t, with({"--resume"})).err;
   CHECK(other_label.find("piqa: in ") == std::string::npos);
   CHECK(other_label.find("text: in ") != std::string::npos);

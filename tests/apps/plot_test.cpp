@@ -166,7 +166,8 @@ TEST_CASE("plot: a chart's paths are whole numbers of 20000 x 100 height, each r
 
 TEST_CASE("plot: names at the ends of curves do not overlap, and stay in the frame") {
   Chart c{.title = "t", .x = linear_axis("x", 0, 1), .y = linear_axis("y", 0, 1), .height = 100, .series = {}};
-  for (int i = 0; i < 4; ++i) c.series.push_back({.name = std::string(1, char('a' + i)), .owner = i, .look = i, .points = {{0, 0}, {1, 0.01 * i}}, .labelled = true});
+  for (int i = 0; i < 4; ++i)
+    c.series.push_back({.name = std::string(1, char('a' + i)), .owner = i, .look = i, .points = {{0, 0}, {1, 0.01 * i}}, .labelled = true});
   c.series.push_back({.name = "early", .owner = 4, .points = {{0, 0}, {0.5, 0.5}}, .labelled = true});
   const std::string s = svg(c);
   CHECK(has(s, "<g class=\"end r3\"><svg x=\"100%\" y=\"50.0\""));

@@ -20,18 +20,24 @@ namespace {
 // A run whose page can be computed by hand: 5 logged steps of 10 tokens, two evaluations, two spectra.
 void write_run(const Path& dir, const std::string& set = "") {
   fs::create_directories(dir);
-  write_file(dir / "config.toml", "[run]\ndir = \"elsewhere\"\n[model]\npost = true\nd_model = 16\nlayers = 1\nheads = 2\nhead_dim = 16\nd_state = 8\nvocab = 20\n"
-                                  "[data]\nsequence = 16\n[train]\nsteps = 40\n" + set);
+  write_file(dir / "config.toml",
+             "[run]\ndir = \"elsewhere\"\n[model]\npost = true\nd_model = 16\nlayers = 1\nheads = 2\nhead_dim = 16\nd_state = 8\nvocab = 20\n"
+             "[data]\nsequence = 16\n[train]\nsteps = 40\n" +
+                 set);
   write_file(dir / "metrics.jsonl",
              "{\"step\":1,\"tokens\":10,\"loss\":4,\"norm\":1,\"lr\":0.001}\n{\"step\":10,\"tokens\":100,\"loss\":3,\"norm\":2,\"lr\":0.002}\n"
              "{\"step\":20,\"tokens\":200,\"loss\":2.5,\"norm\":1.5,\"lr\":0.002}\n"
-             "{\"step\":20,\"eval\":{\"tokens\":50,\"loss\":3.5,\"bits_per_byte\":5.0494,\"by_position\":[{\"begin\":1,\"end\":2,\"tokens\":5,\"loss\":4},{\"begin\":2,\"end\":4,\"tokens\":5,\"loss\":3}]}}\n"
+             "{\"step\":20,\"eval\":{\"tokens\":50,\"loss\":3.5,\"bits_per_byte\":5.0494,\"by_position\":[{\"begin\":1,\"end\":2,\"tokens\":5,\"loss\":4},{"
+             "\"begin\":2,\"end\":4,\"tokens\":5,\"loss\":3}]}}\n"
              "{\"step\":30,\"tokens\":300,\"loss\":2.25,\"norm\":1,\"lr\":0.001}\n{\"step\":40,\"tokens\":400,\"loss\":2,\"norm\":1,\"lr\":0}\n"
-             "{\"step\":40,\"eval\":{\"tokens\":50,\"loss\":3,\"bits_per_byte\":4.3281,\"by_position\":[{\"begin\":1,\"end\":2,\"tokens\":5,\"loss\":3.5},{\"begin\":2,\"end\":4,\"tokens\":5,\"loss\":2.5}]}}\n");
+             "{\"step\":40,\"eval\":{\"tokens\":50,\"loss\":3,\"bits_per_byte\":4.3281,\"by_position\":[{\"begin\":1,\"end\":2,\"tokens\":5,\"loss\":3.5},{"
+             "\"begin\":2,\"end\":4,\"tokens\":5,\"loss\":2.5}]}}\n");
   write_file(dir / "spectra.jsonl",
              "{\"step\":0,\"tokens\":0,\"layers\":[{\"rate\":[0.01,1],\"time_constant\":[100,1],\"alpha\":[1,0]}]}\n"
              "{\"step\":40,\"tokens\":400,\"layers\":[{\"rate\":[0.02,1],\"time_constant\":[50,1],\"alpha\":[1,0.25]}]}\n");
-  write_file(dir / "timings.jsonl", "{\"step\":1,\"unix_time\":7,\"seconds\":5}\n{\"step\":10,\"seconds\":14}\n{\"step\":20,\"seconds\":24}\n{\"step\":30,\"seconds\":34}\n{\"step\":40,\"seconds\":54}\n");
+  write_file(dir / "timings.jsonl",
+             "{\"step\":1,\"unix_time\":7,\"seconds\":5}\n{\"step\":10,\"seconds\":14}\n{\"step\":20,\"seconds\":24}\n{\"step\":30,\"seconds\":34}\n{\"step\":"
+             "40,\"seconds\":54}\n");
 }
 
 bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
@@ -90,7 +96,9 @@ TEST_CASE("report: a run's page holds its curves at the coordinates of its numbe
 
   // Spectra: the slowest head from 100 to 50 tokens; alpha of the faster from 0 to 0.25; the gap log(1 / 0.02).
   const std::string spectra = between(page, "<section id=\"spectra\"", "</section>");
-  CHECK(has(spectra, "<tr><th class=\"n\" scope=\"row\">0</th><td class=\"n\">100 → 50</td><td class=\"n\">100 → 50</td><td class=\"n\">1 → 1</td><td class=\"n\">0.500 → 0.625</td></tr>"));
+  CHECK(has(spectra,
+            "<tr><th class=\"n\" scope=\"row\">0</th><td class=\"n\">100 → 50</td><td class=\"n\">100 → 50</td><td class=\"n\">1 → 1</td><td class=\"n\">0.500 "
+            "→ 0.625</td></tr>"));
   CHECK(has(spectra, "data-size=\"1 2 2 0\" data-names=\"layer head\" data-values=\"50,1\""));
   CHECK(has(spectra, "data-values=\"1,0.25\""));
   CHECK(has(spectra, "data-size=\"1 1 1 1\" data-names=\"layer head\" data-values=\"3.912\""));
@@ -151,8 +159,9 @@ TEST_CASE("report: evaluations in the harness's form; of a task evaluated twice 
   write_run(s / "a");
   write_run(s / "b");
   fs::create_directories(s / "a" / "eval" / "model");
-  write_file(s / "a" / "results_2026-01-01T00-00-00.json",
-             R"({"results":{"piqa":{"alias":"piqa","acc,none":0.1,"acc_stderr,none":0.5},"wiki":{"word_perplexity,none":123456.7,"word_perplexity_stderr,none":"N/A"}}})");
+  write_file(
+      s / "a" / "results_2026-01-01T00-00-00.json",
+      R"({"results":{"piqa":{"alias":"piqa","acc,none":0.1,"acc_stderr,none":0.5},"wiki":{"word_perplexity,none":123456.7,"word_perplexity_stderr,none":"N/A"}}})");
   write_file(s / "a" / "eval" / "model" / "results_2026-01-02T00-00-00.json",
              R"({"results":{"piqa":{"alias":" <i>","acc,none":0.6,"acc_stderr,none":0.0114}},"n-shot":{"piqa":0},"n-samples":{"piqa":{"original":1838,"effective":1838}},"higher_is_better":{"piqa":{"acc":true}}})");
   write_file(s / "b" / "results_x.json", R"({"results":{"piqa":{"acc,none":0.55,"acc_stderr,none":0.0116}},"n-samples":{"piqa":{"effective":1838}},"higher_is_better":{"piqa":{"acc":true}}})");

@@ -124,7 +124,8 @@ TEST_CASE("evaluate_ruler: shares, errors, notes, samples, and what is known aft
   CHECK(both.hash == r.hash);
   CHECK(both.notes == r.notes);
   CHECK(both.used == r.used);
-  for (size_t i = 0; i < 2; ++i) CHECK((both.metrics[i].name == r.metrics[i].name && both.metrics[i].value == r.metrics[i].value && both.metrics[i].error == r.metrics[i].error));
+  for (size_t i = 0; i < 2; ++i)
+    CHECK((both.metrics[i].name == r.metrics[i].name && both.metrics[i].value == r.metrics[i].value && both.metrics[i].error == r.metrics[i].error));
   CHECK(is_finished(both, fit_ruler("niah_single_2", m, h), m, h));
   // Only a later one is there: it is kept, in its place.
   const TaskResult last = evaluate_ruler(writer, "niah_single_2", fit_ruler("niah_single_2", m, how({2048})), m, how({2048}));

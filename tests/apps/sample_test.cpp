@@ -29,8 +29,10 @@ TEST_CASE("likeliest: of the known ids, ties go to the lowest; next_token takes 
   for (int i = 0; i < 50; ++i) CHECK(next_token(even, 3, {.seed = 2}, i) == sample(std::vector<double>{0, 0, 0}, {.seed = 2}, i));
   const float none = -std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
   CHECK(next_token(rows({none, nan, 0, 9}), 3, {.temperature = 0}, 0) == 2);
-  CHECK_THROWS_WITH_AS(next_token(rows({none, none, none, 9}), 3, {.temperature = 0}, 0), "generate: the model's logits must be finite; the largest is -inf", Error);
-  CHECK_THROWS_WITH_AS(next_token(rows({nan, nan, nan, 9}), 3, {.temperature = 0}, 0), "generate: the model's logits must be finite; the largest is nan", Error);
+  CHECK_THROWS_WITH_AS(next_token(rows({none, none, none, 9}), 3, {.temperature = 0}, 0), "generate: the model's logits must be finite; the largest is -inf",
+                       Error);
+  CHECK_THROWS_WITH_AS(next_token(rows({nan, nan, nan, 9}), 3, {.temperature = 0}, 0), "generate: the model's logits must be finite; the largest is nan",
+                       Error);
 }
 
 TEST_CASE("sample: frequencies are the softmax's, at any temperature and cut") {

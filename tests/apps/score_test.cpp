@@ -235,7 +235,11 @@ TEST_CASE("a network: what neighbouring questions share is read once, and their 
       ModelConfig c;
       c.arch = arch;
       c.post = post;
-      c.d_model = 32, c.layers = 2, c.heads = 2, c.head_dim = c.arch == "mamba2" ? 32 : c.arch == "gla" ? 8 : 16, c.d_state = 16, c.vocab = 50, c.train_length = 32;
+      c.d_model = 32, c.layers = 2, c.heads = 2,
+      c.head_dim = c.arch == "mamba2" ? 32
+                   : c.arch == "gla"  ? 8
+                                      : 16,
+      c.d_state = 16, c.vocab = 50, c.train_length = 32;
       const LanguageModel model(c, 3, cpu);
       const auto questions = [](std::initializer_list<int64_t> contexts) {  // of each length two endings of 3 and 6 tokens
         std::vector<Question> all;

@@ -40,7 +40,8 @@ struct Swept : Scratch {
   }
 };
 
-const char* two_by_two = "[sweep.axes]\n\"run.seed\" = [1, 2]\n[[group]]\nconfigs = [\"model.toml\", \"other.toml\"]\n[group.axes]\n\"optimizer.lr\" = [1e-2, 1e-3]\n";
+const char* two_by_two =
+    "[sweep.axes]\n\"run.seed\" = [1, 2]\n[[group]]\nconfigs = [\"model.toml\", \"other.toml\"]\n[group.axes]\n\"optimizer.lr\" = [1e-2, 1e-3]\n";
 
 }  // namespace
 
@@ -51,7 +52,8 @@ TEST_CASE("sweep: the runs of a file, in order, with their settings") {
   std::vector<std::string> names;
   for (const SweepRun& r : sweep.runs) names.push_back(r.name);
   CHECK(names == std::vector<std::string>{"model-lr=0.01-seed=1", "other-lr=0.01-seed=1", "wide-model-seed=1", "model-lr=0.001-seed=1", "other-lr=0.001-seed=1",
-                                          "wide-model-seed=2", "model-lr=0.01-seed=2", "other-lr=0.01-seed=2", "model-lr=0.001-seed=2", "other-lr=0.001-seed=2"});
+                                          "wide-model-seed=2", "model-lr=0.01-seed=2", "other-lr=0.01-seed=2", "model-lr=0.001-seed=2",
+                                          "other-lr=0.001-seed=2"});
   const SweepRun& r = sweep.runs[3];
   CHECK(r.model == "model");
   CHECK(r.values == std::vector<std::pair<std::string, std::string>>{{"optimizer.lr", "0.001"}, {"run.seed", "1"}});
@@ -69,12 +71,15 @@ TEST_CASE("sweep: mistakes in the file are named with their places") {
   s.refused("[[group]]\nconfigs = [\"model.toml\"]\n", Exit::bad_config, "a section [sweep] is wanted; it is missing");
   s.refused("[sweep]\n[[group]]\nconfigs = [\"model.toml\"]\n", Exit::bad_config, "sweep.toml:1:1: 'dir' is missing; a string is wanted");
   s.refused("[sweep]\ndir = \"x\"\n", Exit::bad_config, "one or more [[group]] are wanted");
-  s.refused("[sweep]\ndir = \"x\"\n[[group]]\nconfig = [\"model.toml\"]\n", Exit::bad_config, "sweep.toml:4:10: no key 'config' here; known: configs, name, set, axes");
+  s.refused("[sweep]\ndir = \"x\"\n[[group]]\nconfig = [\"model.toml\"]\n", Exit::bad_config,
+            "sweep.toml:4:10: no key 'config' here; known: configs, name, set, axes");
   s.refused("[sweep]\ndir = \"x\"\n[[group]]\nconfigs = []\n", Exit::bad_config, "'configs' must be an array of strings, one or more");
   s.refused("[sweep]\ndir = \"x\"\n[[group]]\nconfigs = [\"model.toml\"]\n[group.axes]\noptimizer.lr = [1]\n", Exit::bad_config,
             "axis 'optimizer' must be an array of one or more values, its name in quotes");
-  s.refused("[sweep]\ndir = \"x\"\n[[group]]\nconfigs = [\"model.toml\"]\n[group.axes]\n\"run.seed\" = [1, 1]\n", Exit::bad_config, "axis 'run.seed' has 1 twice");
-  s.refused("[sweep]\ndir = \"x\"\n[[group]]\nconfigs = [\"model.toml\", \"model.toml\"]\n", Exit::bad_config, "two runs are called model; give their groups a name");
+  s.refused("[sweep]\ndir = \"x\"\n[[group]]\nconfigs = [\"model.toml\"]\n[group.axes]\n\"run.seed\" = [1, 1]\n", Exit::bad_config,
+            "axis 'run.seed' has 1 twice");
+  s.refused("[sweep]\ndir = \"x\"\n[[group]]\nconfigs = [\"model.toml\", \"model.toml\"]\n", Exit::bad_config,
+            "two runs are called model; give their groups a name");
   s.refused("[sweep]\ndir = \"x\"\n[[group]]\nconfigs = [\"model.toml\"]\n[group.axes]\n\"optimizer.lrr\" = [1]\n", Exit::bad_config,
             "config --set optimizer.lrr: no key 'lrr' in [optimizer]; did you mean 'lr'?");
   s.refused("[sweep]\ndir = \"x\"\n[[group]]\nconfigs = [\"none.toml\"]\n", Exit::no_input, "none.toml");
@@ -89,7 +94,9 @@ TEST_CASE("sweep: scores, the best of each model, seeds averaged") {
     write_file(s / ("out/" + name + "/metrics.jsonl"), lines);
   };
   const auto eval = [](int step, double a, double b) {
-    return fmt::format("{{\"step\":{},\"eval\":[{{\"length\":32,\"pairs\":2,\"loss\":1,\"accuracy\":{}}},{{\"length\":64,\"pairs\":4,\"loss\":1,\"accuracy\":{}}}]}}\n", step, a, b);
+    return fmt::format(
+        "{{\"step\":{},\"eval\":[{{\"length\":32,\"pairs\":2,\"loss\":1,\"accuracy\":{}}},{{\"length\":64,\"pairs\":4,\"loss\":1,\"accuracy\":{}}}]}}\n", step,
+        a, b);
   };
   wrote("model-lr=0.01-seed=1", "{\"step\":1,\"tokens\":4,\"loss\":2,\"norm\":1,\"lr\":1}\n" + eval(10, 0.5, 0.25) + eval(20, 0.75, 0.5) + eval(30, 0.5, 0.5));
   wrote("model-lr=0.01-seed=2", eval(10, 0.25, 0.0) + "{\"step\":20,\"ev");  // being written
@@ -118,7 +125,8 @@ TEST_CASE("sweep: scores, the best of each model, seeds averaged") {
   CHECK(read_outcome(sweep, sweep.runs[0]).state == SweepOutcome::State::done);
   CHECK(read_outcome(sweep, sweep.runs[0]).parameters == 123);
   Sweep changed = load_sweep(s.file(two_by_two, "set = [\"train.clip=2.0\"]\n"));
-  CHECK_THROWS_WITH_AS(read_outcome(changed, changed.runs[0]), doctest::Contains("run model-lr=0.01-seed=1 ended with train.clip = 1.0, which is now 2.0"), Error);
+  CHECK_THROWS_WITH_AS(read_outcome(changed, changed.runs[0]), doctest::Contains("run model-lr=0.01-seed=1 ended with train.clip = 1.0, which is now 2.0"),
+                       Error);
   wrote("model-lr=0.01-seed=2", "{\"step\":20,\"ev\n");
   CHECK_THROWS_WITH_AS(read_outcome(sweep, sweep.runs[4]), doctest::Contains("metrics.jsonl:1: must be a line of metrics"), Error);
 }

@@ -62,7 +62,8 @@ TEST_CASE("a tokenizer file: prepare, train, eval and generate with it, after th
   CHECK(back.err.empty());
   CHECK(back.out.find("\"tokenizer\":\"rwkv:") != std::string::npos);
   CHECK(read_file(Path(t.dir("back")) / "vocab.txt") == read_file(Path(t.dir("moved")) / "vocab.txt"));
-  const Ended again = run(t, {"eval", t.dir("back"), "--device", "cpu", "--data", t.dir("moved"), "--length", "16", "--tokens", "500", "--batch", "2", "--json"});
+  const Ended again =
+      run(t, {"eval", t.dir("back"), "--device", "cpu", "--data", t.dir("moved"), "--length", "16", "--tokens", "500", "--batch", "2", "--json"});
   REQUIRE_MESSAGE(again.code == 0, again.err);
   CHECK(again.out.find(last) != std::string::npos);
   // One that cannot be used stops nothing: it says why, and --tokenizer is still to be had.
@@ -179,9 +180,10 @@ TEST_CASE("tokenize: special tokens in a text, around it, and as text") {
     append_utf8(letter, uint32_t(printable ? b : 0x100 + others++));
     vocab[letter] = b;
   }
-  nlohmann::json json = {{"added_tokens", {{{"id", 256}, {"content", "<|endoftext|>"}, {"special", true}}, {{"id", 257}, {"content", "<|begin_of_text|>"}, {"special", true}}}},
-                         {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}}},
-                         {"model", {{"type", "BPE"}, {"vocab", vocab}, {"merges", nlohmann::json::array()}}}};
+  nlohmann::json json = {
+      {"added_tokens", {{{"id", 256}, {"content", "<|endoftext|>"}, {"special", true}}, {{"id", 257}, {"content", "<|begin_of_text|>"}, {"special", true}}}},
+      {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}}},
+      {"model", {{"type", "BPE"}, {"vocab", vocab}, {"merges", nlohmann::json::array()}}}};
   write_file(s / "tokenizer.json", json.dump());
   write_file(s / "in", "{\"text\":\"a<|endoftext|>\"}\n");
   const auto out = [&](std::vector<std::string> more) {

@@ -148,8 +148,9 @@ TEST_CASE("train: spectra of every architecture at the start, at evaluations or 
     for (const bool post : {false, true}) {
       const std::string name = arch + (post ? "_post" : "");
       CAPTURE(name);
-      const Ended e = run(t, t.train(name, {"--set", "model.arch=" + arch, "--set", "model.post=" + std::string(post ? "true" : "false"), "--set", "model.head_dim=0",
-                                            "--set", "train.steps=9", "--set", post ? "eval.every=4" : "eval.every=0", "--set", "checkpoint.every=3"}));
+      const Ended e =
+          run(t, t.train(name, {"--set", "model.arch=" + arch, "--set", "model.post=" + std::string(post ? "true" : "false"), "--set", "model.head_dim=0",
+                                "--set", "train.steps=9", "--set", post ? "eval.every=4" : "eval.every=0", "--set", "checkpoint.every=3"}));
       REQUIRE_MESSAGE(e.code == 0, e.err);
       std::vector<int64_t> steps;
       nlohmann::json last;
@@ -164,7 +165,8 @@ TEST_CASE("train: spectra of every architecture at the start, at evaluations or 
       for (size_t layer = 0; layer < 2; ++layer)
         for (const char* what : {"rate", "time_constant", "alpha"}) {
           REQUIRE(last["layers"][layer][what].size() == heads);
-          for (size_t h = 0; h < heads; ++h) CHECK(last["layers"][layer][what][h].get<double>() == doctest::Approx(info[layer][what][h].get<double>()).epsilon(1e-5));
+          for (size_t h = 0; h < heads; ++h)
+            CHECK(last["layers"][layer][what][h].get<double>() == doctest::Approx(info[layer][what][h].get<double>()).epsilon(1e-5));
         }
       const auto& alpha = last["layers"][1]["alpha"];
       CHECK(alpha[0] == (post ? 1 : 0));

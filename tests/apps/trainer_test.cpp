@@ -323,7 +323,8 @@ TEST_CASE("trainer: batches of another form are recorded anew, and a plan counts
 
 TEST_CASE("trainer: MQAR's stages, of more labels each, are one recorded step; the loss is the mean over all labels") {
   const auto config_of = [&](bool graph) {
-    return config(3, 2, {fmt::format("train.graph={}", graph), "data.task=mqar", "data.sequence=16", "mqar.vocab=11", "mqar.pairs=[1, 2, 4]", "mqar.examples=20"});
+    return config(3, 2,
+                  {fmt::format("train.graph={}", graph), "data.task=mqar", "data.sequence=16", "mqar.vocab=11", "mqar.pairs=[1, 2, 4]", "mqar.examples=20"});
   };
   const auto trained = [&](bool graph) {  // stages of 20 in two batches of 3 a step: steps of two kinds in between, then the next epoch
     Trainer t(config_of(graph), open_device("cpu"), training_source(config_of(graph), open_device("cpu")));
@@ -363,7 +364,8 @@ TEST_CASE("plan: counts what a step on the CPU allocates, byte for byte") {
     cpu.reset_peak();
     for (size_t i = 0; i < 2; ++i) {
       const int64_t T = c.mqar.eval_sequence[i];
-      evaluate(t.model, *held_out_source(c, {.length = T, .batch = batch_for_length(c, T), .pairs = c.mqar.eval_pairs[i]}, cpu), {.bytes_of = {}, .accuracy = true});
+      evaluate(t.model, *held_out_source(c, {.length = T, .batch = batch_for_length(c, T), .pairs = c.mqar.eval_pairs[i]}, cpu),
+               {.bytes_of = {}, .accuracy = true});
     }
     CHECK(plan.eval_peak == int64_t(cpu.bytes_peak() - before));
   }

@@ -146,7 +146,8 @@ TEST_CASE("memory: the message says what was wanted and what there is, and the b
   CHECK(run(t, more).code == 69);
 
   setenv("FAKE_MIB", "1", 1);
-  refuses(t, on_gpu(t, {"--set", "model.d_model=64", "--set", "model.heads=4", "--set", "model.head_dim=32", "--set", "run.dir=" + t.dir("none")}), 69, "; not even train.batch=1 fits (");
+  refuses(t, on_gpu(t, {"--set", "model.d_model=64", "--set", "model.heads=4", "--set", "model.head_dim=32", "--set", "run.dir=" + t.dir("none")}), 69,
+          "; not even train.batch=1 fits (");
 }
 
 TEST_CASE("a fault inside a kernel: the message, the kernel's name on request, the last checkpoint intact") {

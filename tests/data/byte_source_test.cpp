@@ -103,8 +103,9 @@ TEST_CASE("data cut short anywhere, or damaged: the file, the byte and the frame
     if (gz) CHECK(wrong == 0);
   }
   write_file(dir / "y.gz", zstd(first));
-  expect_failure([&] { read_all(dir / "y.gz", 100); }, Exit::bad_data,
-                 "y.gz: damaged compression before byte " + std::to_string(zstd(first).size()) + ": incorrect header check (frame 1, after 0 bytes of text, in line 1)");
+  expect_failure(
+      [&] { read_all(dir / "y.gz", 100); }, Exit::bad_data,
+      "y.gz: damaged compression before byte " + std::to_string(zstd(first).size()) + ": incorrect header check (frame 1, after 0 bytes of text, in line 1)");
 }
 
 TEST_CASE("a zstd window of more than 128 MiB is refused by its size") {

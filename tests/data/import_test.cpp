@@ -328,10 +328,11 @@ TEST_CASE("files that are wrong: what, and where") {
   index([](Index& i) { i.documents = {0, 1}; }, "the documents end at sequence 1 of 2");
   index([](Index& i) { i.documents = {}; }, "not a good index: it lists no document, not even the end");
   const std::string bytes = good.bytes();
-  for (const auto& [text, what] : {std::pair{bytes.substr(0, 33), "shorter than its header"},
-                                   {"X" + bytes.substr(1), "it does not begin with MMIDIDX"},
-                                   {bytes.substr(0, bytes.size() - 1), "its size does not fit the numbers of sequences and documents in its header; truncated?"},
-                                   {bytes + "abc", "its size does not fit"}}) {
+  for (const auto& [text, what] :
+       {std::pair{bytes.substr(0, 33), "shorter than its header"},
+        {"X" + bytes.substr(1), "it does not begin with MMIDIDX"},
+        {bytes.substr(0, bytes.size() - 1), "its size does not fit the numbers of sequences and documents in its header; truncated?"},
+        {bytes + "abc", "its size does not fit"}}) {
     write_file(dir / "m.idx", text);
     expect("m.bin", Import::megatron, Exit::bad_data, path("m.idx") + ": not a good index: " + what);
   }

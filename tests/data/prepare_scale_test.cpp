@@ -380,7 +380,8 @@ TEST_CASE("unfinished work of other options or inputs is refused, and stays") {
   };
   PrepareOptions other = o;
   other.shard_tokens = 1'000;
-  refused(other, Exit::cannot_create, partial + ": holds unfinished work with shard-tokens 290000; this is another: 1000; give the same to go on, or start over with --restart");
+  refused(other, Exit::cannot_create,
+          partial + ": holds unfinished work with shard-tokens 290000; this is another: 1000; give the same to go on, or start over with --restart");
   other = o;
   other.validation = 0.2;
   refused(other, Exit::cannot_create, "unfinished work with validation 0.1; this is another: 0.2");

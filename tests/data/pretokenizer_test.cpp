@@ -108,8 +108,8 @@ TEST_CASE("UTF-8: every code point there and back; what is not allowed ends the 
     if (c < 0xd800 || c >= 0xe000) same = same && read_utf8(p) == c;
   CHECK(same);
   CHECK(p == all.data() + all.size());
-  for (const std::string bad : {"\x80", "\xc0\x80", "\xc1\xbf", "\xc3", "\xe0\x9f\xbf", "\xe4\xb8", "\xed\xa0\x80", "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80",
-                                "\xf0\x9f\x98", "\xff", "\xe4\xb8x", "\xf0\x9f\x98x"})
+  for (const std::string bad : {"\x80", "\xc0\x80", "\xc1\xbf", "\xc3", "\xe0\x9f\xbf", "\xe4\xb8", "\xed\xa0\x80", "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80",
+                                "\xf5\x80\x80\x80", "\xf0\x9f\x98", "\xff", "\xe4\xb8x", "\xf0\x9f\x98x"})
     for (const std::string before : {"", "seven b", "eight by", "\xe4\xb8\xad"}) CHECK(valid_utf8(before + bad + "after all") == before.size());
 }
 
@@ -141,8 +141,9 @@ TEST_CASE("NFC by value, and nothing done where nothing is to be done") {
   const Random random(2, "nfc");
   std::string text;
   for (uint64_t i = 0; i < 20000; ++i) {
-    const uint32_t kinds[] = {0x61 + uint32_t(random.below(3 * i, 26)), 0x300 + uint32_t(random.below(3 * i, 0x70)), 0x1100 + uint32_t(random.below(3 * i, 0x100)),
-                              0x900 + uint32_t(random.below(3 * i, 0x400)), 0x1e00 + uint32_t(random.below(3 * i, 0x200))};
+    const uint32_t kinds[] = {0x61 + uint32_t(random.below(3 * i, 26)), 0x300 + uint32_t(random.below(3 * i, 0x70)),
+                              0x1100 + uint32_t(random.below(3 * i, 0x100)), 0x900 + uint32_t(random.below(3 * i, 0x400)),
+                              0x1e00 + uint32_t(random.below(3 * i, 0x200))};
     append_utf8(text, kinds[random.below(3 * i + 1, 5)]);
   }
   const std::string whole = nfc(text);

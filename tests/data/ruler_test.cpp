@@ -33,7 +33,8 @@ int64_t count(const std::string& text, const std::string& part) {
 }
 
 void write_squad(const Path& file, const std::string& context) {
-  write_file(file, "{\"data\": [{\"paragraphs\": [{\"context\": \"" + context + "\", \"qas\": [{\"question\": \"What is first?\", \"answers\": [{\"text\": \"wörd0\"}]}]}]}]}");
+  write_file(file, "{\"data\": [{\"paragraphs\": [{\"context\": \"" + context +
+                       "\", \"qas\": [{\"question\": \"What is first?\", \"answers\": [{\"text\": \"wörd0\"}]}]}]}]}");
 }
 
 std::vector<std::string> matches(const std::string& text, const char* pattern) {  // the first group of each
@@ -249,9 +250,11 @@ TEST_CASE("qa: gold documents first chosen, then the article's, then others; num
   for (int a = 0; a < 3; ++a) {
     json += std::string(a ? ", " : "") + "{\"title\": \"t\", \"paragraphs\": [";
     for (int p = 0; p < 4; ++p)
-      json += fmt::format("{}{{\"context\": \"Paragraph {}{} says a word.\", \"qas\": [{{\"question\": \"What says {}{}?\", \"is_impossible\": {}, \"answers\": [{{\"text\": \"word {}{}\"}}, "
-                          "{{\"text\": \"word {}{}\"}}, {{\"text\": \"Other\"}}]}}]}}",
-                          p ? ", " : "", a, p, a, p, p == 1 ? "true" : "false", a, p, a, p);
+      json += fmt::format(
+          "{}{{\"context\": \"Paragraph {}{} says a word.\", \"qas\": [{{\"question\": \"What says {}{}?\", \"is_impossible\": {}, \"answers\": [{{\"text\": "
+          "\"word {}{}\"}}, "
+          "{{\"text\": \"word {}{}\"}}, {{\"text\": \"Other\"}}]}}]}}",
+          p ? ", " : "", a, p, a, p, p == 1 ? "true" : "false", a, p, a, p);
     json += "]}";
   }
   write_file(scratch / "squad.json", json + "]}");
@@ -291,7 +294,8 @@ TEST_CASE("qa: gold documents first chosen, then the article's, then others; num
   write_file(scratch / "bad.json", R"({"data": [{"paragraphs": [{"qas": []}]}]})");
   const std::string squad = "bad.json: is not SQuAD 2.0 (data[].paragraphs[].{context, qas[].{question, answers[].text}}): ";
   expect_failure([&] { read_squad(scratch / "bad.json"); }, Exit::bad_data, squad + "in data[0].paragraphs[0], key 'context' not found");
-  write_file(scratch / "bad.json", R"({"data": [{"paragraphs": [{"context": "A", "qas": [{"question": "Who?", "answers": [{"text": "A"}]}, {"answers": [{"text": "A"}]}]}]}]})");
+  write_file(scratch / "bad.json",
+             R"({"data": [{"paragraphs": [{"context": "A", "qas": [{"question": "Who?", "answers": [{"text": "A"}]}, {"answers": [{"text": "A"}]}]}]}]})");
   expect_failure([&] { read_squad(scratch / "bad.json"); }, Exit::bad_data, squad + "in data[0].paragraphs[0].qas[1], key 'question' not found");
   write_file(scratch / "bad.json", R"({"date": []})");
   expect_failure([&] { read_squad(scratch / "bad.json"); }, Exit::bad_data, squad + "at its top, key 'data' not found");
@@ -321,7 +325,8 @@ TEST_CASE("qa: of a document that is too long alone the end is cut off; the ques
     CHECK(quarters(s.input()) + 32 >= length - 1);  // no letter less than that
     CHECK(s.prompt.starts_with(around.substr(0, around.find("{context}")) + "Document 1:\nwörd0 wörd1 "));
     CHECK(s.prompt.ends_with(question));
-    for (size_t i = 0; i < s.prompt.size(); i += python::next_code_point(s.prompt, i).bytes) CHECK(python::next_code_point(s.prompt, i).value >= 0);  // no half letters
+    for (size_t i = 0; i < s.prompt.size(); i += python::next_code_point(s.prompt, i).bytes)
+      CHECK(python::next_code_point(s.prompt, i).value >= 0);  // no half letters
     // compat: the text's first tokens, 32 and 5 left out, and the question again.
     const RulerSample c = task("qa_squad", length, true, m)->sample(0);
     const size_t cut = c.prompt.rfind("\n" + question);
@@ -355,11 +360,15 @@ TEST_CASE("compat: lengths count what the published program counts") {
 
 TEST_CASE("published prefixes have spaces around them that are not asked") {
   const Scratch scratch;
-  for (const auto& [name, text] : {std::pair{"vt_prefix", " Reply: {num_v} of {query}, they are: "}, {"cwe_prefix", " Reply: ten"}, {"fwe_prefix", " Reply: three"}, {"qa_prefix", " Reply:"}})
+  for (const auto& [name, text] : {std::pair{"vt_prefix", " Reply: {num_v} of {query}, they are: "},
+                                   {"cwe_prefix", " Reply: ten"},
+                                   {"fwe_prefix", " Reply: three"},
+                                   {"qa_prefix", " Reply:"}})
     write_file(scratch / (std::string(name) + ".txt"), text);
   RulerMaterials m{.templates = Templates(scratch.path), .haystack = Haystack::synthetic(1), .words = built_in_words(), .squad = {}, .hotpot = {}};
   CHECK(std::regex_match(task("vt", 2048, false, m)->sample(0).prefix, std::regex("Reply: 5 of [0-9]{5}, they are:")));
-  CHECK(std::regex_search(task("vt", 2048, false, m)->sample(0).prompt, std::regex("text above\\? Reply: 5 of [0-9]{5}, they are:  [A-Z]{3} [A-Z]{3} ")));  // in the example they are
+  CHECK(std::regex_search(task("vt", 2048, false, m)->sample(0).prompt,
+                          std::regex("text above\\? Reply: 5 of [0-9]{5}, they are:  [A-Z]{3} [A-Z]{3} ")));  // in the example they are
   for (const char* name : {"cwe", "fwe"}) {
     const RulerSample s = task(name, 2048, false, m)->sample(0);
     CHECK(s.prefix.starts_with("Reply: "));
@@ -368,7 +377,11 @@ TEST_CASE("published prefixes have spaces around them that are not asked") {
 }
 
 TEST_CASE("needles: words that are too few end the draws, and say so") {
-  RulerMaterials m{.templates = {}, .haystack = Haystack::synthetic(2000), .words = {.adjectives = {"red"}, .nouns = {"owl", "elk", "emu"}, .verbs = {}}, .squad = {}, .hotpot = {}};
+  RulerMaterials m{.templates = {},
+                   .haystack = Haystack::synthetic(2000),
+                   .words = {.adjectives = {"red"}, .nouns = {"owl", "elk", "emu"}, .verbs = {}},
+                   .squad = {},
+                   .hotpot = {}};
   expect_failure([&] { task("niah_multikey_1", 2048, false, m); }, Exit::bad_data, "eval: niah_multikey_1 found no new key or value in 100000 draws");
   expect_failure([&] { task("niah_multikey_2", 2048, false, m); }, Exit::bad_data, "1 adjectives and 3 nouns are too few: give longer lists");
   CHECK_FALSE(task("niah_single_2", 2048, false, m)->sample(0).answers.empty());

@@ -373,7 +373,8 @@ TEST_CASE("what a file asks for that is not supported is refused by name") {
            "[0].behavior: Isolated, Removed, Contiguous, MergedWithPrevious or MergedWithNext is wanted; got \"Isolate\"");
   sequence({{{"type", "Split"}, {"pattern", {{"Regex", "a"}, {"String", "a"}}}, {"behavior", "Isolated"}}}, "[0].pattern: either Regex or String is wanted");
   sequence({{{"type", "Split"}, {"pattern", {{"String", ""}}}, {"behavior", "Isolated"}}}, "[0].pattern: a text that is not empty is wanted");
-  sequence({{{"type", "Split"}, {"pattern", {{"Regex", "(a"}}}, {"behavior", "Isolated"}}}, "[0].pattern: a pattern is wanted; missing closing parenthesis: (a");
+  sequence({{{"type", "Split"}, {"pattern", {{"Regex", "(a"}}}, {"behavior", "Isolated"}}},
+           "[0].pattern: a pattern is wanted; missing closing parenthesis: (a");
   Json deep = level;
   for (int i = 0; i < 12; ++i) deep = {{"type", "Sequence"}, {"pretokenizers", {deep}}};
   refuses(with(base, "/pre_tokenizer", deep), ".pre_tokenizer.pretokenizers[0].pretokenizers[0]");
@@ -383,10 +384,12 @@ TEST_CASE("what a file asks for that is not supported is refused by name") {
   spoilt("/model/end_of_word_suffix", "</w>", ".model.end_of_word_suffix: not supported; a byte-level vocabulary has none");
   spoilt("/model/continuing_subword_prefix", "##", ".model.continuing_subword_prefix: not supported");
   spoilt("/model/byte_fallback", true, ".model.byte_fallback: not supported; a byte-level vocabulary needs none");
-  spoilt("/post_processor", {{"type", "RobertaProcessing"}}, ".post_processor: the post_processor RobertaProcessing is not supported; ByteLevel, TemplateProcessing and Sequence are");
+  spoilt("/post_processor", {{"type", "RobertaProcessing"}},
+         ".post_processor: the post_processor RobertaProcessing is not supported; ByteLevel, TemplateProcessing and Sequence are");
   spoilt("/decoder", {{"type", "WordPiece"}}, ".decoder: the decoder WordPiece is not supported; ByteLevel and Sequence are");
   const auto framed = [&](const Json& single, const std::string& message) {
-    spoilt("/post_processor", {{"type", "TemplateProcessing"}, {"single", single}, {"pair", Json::array()}, {"special_tokens", Json::object()}}, ".post_processor" + message);
+    spoilt("/post_processor", {{"type", "TemplateProcessing"}, {"single", single}, {"pair", Json::array()}, {"special_tokens", Json::object()}},
+           ".post_processor" + message);
   };
   framed({{{"Sequence", {{"id", "B"}}}}}, ".single[0]: one sequence, A, is supported");
   framed({{{"SpecialToken", {{"id", "<s>"}}}}}, ".special_tokens: '<s>' is missing");
@@ -503,7 +506,9 @@ TEST_CASE("cut: where only PCRE2 can tell, a place is certain whatever follows")
   // Behind every cut the next is found: a text without end goes in pieces.
   nlohmann::json json = small_json({{"t", "h"}, {"th", "e"}});
   json["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"Regex", patterns[0].first}}}, {"behavior", "Isolated"}, {"invert", false}};
-  json["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", {json["pre_tokenizer"], {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}}}}};
+  json["pre_tokenizer"] = {
+      {"type", "Sequence"},
+      {"pretokenizers", {json["pre_tokenizer"], {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}}}}};
   const auto t = open_json(s, json);
   std::string line;
   while (line.size() < 100000) line += "the slow head, number 17, remembers longest; ";

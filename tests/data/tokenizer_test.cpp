@@ -67,11 +67,13 @@ TEST_CASE("bytes: every byte there and back, and EOD beside them") {
 TEST_CASE("a name: what it opens, and what is said where it opens nothing") {
   const Scratch s;
   expect_failure([] { open_tokenizer("gpt5"); }, Exit::bad_config, "tokenizer: no 'gpt5'; supported: bytes, or the path of a tokenizer file");
-  expect_failure([] { open_tokenizer("rwkv:0123"); }, Exit::bad_config, "tokenizer: rwkv:0123 was made from a file, and where that lies is not known; give its path");
+  expect_failure([] { open_tokenizer("rwkv:0123"); }, Exit::bad_config,
+                 "tokenizer: rwkv:0123 was made from a file, and where that lies is not known; give its path");
   expect_failure([&] { open_tokenizer((s / "no.json").string()); }, Exit::no_input, "no.json: no such tokenizer file");
   expect_failure([&] { open_tokenizer(s.path.string()); }, Exit::no_input, "a directory with tokenizer.json or vocab.txt is wanted; it has neither");
   write_file(s / "prose.txt", "It is a truth");
-  expect_failure([&] { open_tokenizer((s / "prose.txt").string()); }, Exit::bad_data, "prose.txt: a tokenizer.json or RWKV's vocabulary (lines of `id literal length`) is wanted; this is neither");
+  expect_failure([&] { open_tokenizer((s / "prose.txt").string()); }, Exit::bad_data,
+                 "prose.txt: a tokenizer.json or RWKV's vocabulary (lines of `id literal length`) is wanted; this is neither");
   write_file(s / "vocab.txt", world_text({}));
   CHECK(open_tokenizer(s.path.string())->vocab() == 257);
 }

@@ -25,8 +25,10 @@ void asks(const TaskDocument& d, size_t i, const std::string& context, const std
 
 TEST_CASE("lambada_openai: the last piece between single spaces") {
   const Scratch s;
-  const auto d = read(s, "lambada_openai",
-      "{\"text\": \"He said  hello\\nto Bob\"}\n\n{\"text\": \"one\"}\n{\"text\": \"ends with \"}\n{\"text\": \"über  naïve\"}\n{\"text\": \"a\\tb c\"}\n").documents;
+  const auto d =
+      read(s, "lambada_openai",
+           "{\"text\": \"He said  hello\\nto Bob\"}\n\n{\"text\": \"one\"}\n{\"text\": \"ends with \"}\n{\"text\": \"über  naïve\"}\n{\"text\": \"a\\tb c\"}\n")
+          .documents;
   REQUIRE(d.size() == 5);
   asks(d[0], 0, "He said  hello\nto", " Bob", 3);
   asks(d[1], 0, "", " one", 3);
@@ -38,13 +40,15 @@ TEST_CASE("lambada_openai: the last piece between single spaces") {
 
 TEST_CASE("hellaswag: cleaned, ctx_b capitalized, lengths in code points after cleaning") {
   const Scratch s;
-  const auto d = read(s, "hellaswag",
-                      R"({"activity_label": "Baking", "ctx_a": "A man stirs.", "ctx_b": "the DOUGH", "endings": ["rises [x] now", "ÉTÉ  a   b", "", "a"], "label": "3"}
+  const auto d =
+      read(s, "hellaswag",
+           R"({"activity_label": "Baking", "ctx_a": "A man stirs.", "ctx_b": "the DOUGH", "endings": ["rises [x] now", "ÉTÉ  a   b", "", "a"], "label": "3"}
 {"activity_label": "Home", "ctx_a": "[header] How to [title] Cut  it [step] x", "ctx_b": "", "endings": ["a", "b", "c", "d"], "label": 0}
 {"activity_label": " A", "ctx_a": "b", "ctx_b": "éTÉ ßX", "endings": [" [title] z", "b [unclosed", "[a [b] c]", "日本"], "label": 1, "ind": 4}
 {"activity_label": "A", "ctx_a": "b", "ctx_b": "c", "endings": ["a", "b", "c", "d"], "label": 2}
 {"activity_label": "A", "ctx_a": "b", "ctx_b": "ßa", "endings": ["a", "b", "c", "d"], "label": 2}
-)").documents;
+)")
+          .documents;
   REQUIRE(d.size() == 5);
   for (size_t i = 0; i < 4; ++i) CHECK(d[0].choices[i].context == "Baking: A man stirs. The dough");
   asks(d[0], 0, "Baking: A man stirs. The dough", " rises now", 9);
@@ -87,7 +91,8 @@ TEST_CASE("piqa: labels inside, or in a file of their own") {
 TEST_CASE("arc and openbookqa: exports and originals, letters and digits, three to five choices") {
   const Scratch s;
   const std::string exported = R"({"question": "What is hot?", "choices": {"text": ["ice", "fire", "Å"], "label": ["1", "2", "3"]}, "answerKey": "2"})";
-  const std::string original = R"({"id": "x", "question": {"stem": "What is cold?", "choices": [{"text": "ice", "label": "A"}, {"text": "fire", "label": "B"}, {"text": "c", "label": "C"}, {"text": "d", "label": "D"}, {"text": "e", "label": "E"}]}, "answerKey": "E"})";
+  const std::string original =
+      R"({"id": "x", "question": {"stem": "What is cold?", "choices": [{"text": "ice", "label": "A"}, {"text": "fire", "label": "B"}, {"text": "c", "label": "C"}, {"text": "d", "label": "D"}, {"text": "e", "label": "E"}]}, "answerKey": "E"})";
   for (const char* task : {"arc_easy", "arc_challenge"}) {
     const auto d = read(s, task, exported + "\n" + original + "\n").documents;
     asks(d[0], 2, "Question: What is hot?\nAnswer:", " Å", 1);

@@ -49,7 +49,8 @@ TEST_CASE("model: with alpha = 0, +PoST is the baseline bit for bit") {
         if (!p->name.ends_with("A_log")) p->value = find(post, p->name)->value;
       for (int layer = 0; layer < 2; ++layer) {
         const std::string mixer = "layers." + std::to_string(layer) + ".mixer.", delta = std::string(arch) == "mamba2" ? "A_log_deltas" : "A_log_delta";
-        find(base, mixer + "A_log")->value = spectral_cumsum(constant(find(post, mixer + "A_log_base")->value), constant(find(post, mixer + delta)->value)).value;
+        find(base, mixer + "A_log")->value =
+            spectral_cumsum(constant(find(post, mixer + "A_log_base")->value), constant(find(post, mixer + delta)->value)).value;
       }
       const Tensor ids = tokens(2, 100);
       Tape t1, t2;
@@ -335,7 +336,8 @@ TEST_CASE("model: the spectrum's gradient paths are the golden ones") {
         for (const std::string& path : paths_within(tape, "layers.0.mixer", tape.find_leaf("layers.0.mixer." + std::string(leaf)))) lines += path + "\n";
       CHECK_MESSAGE(lines == golden, arch << (fused ? " fused:\n" : ":\n") << lines);
       // Fused, the taper is made inside log_decay, and the last product adds to the stream.
-      for (const auto& [apart, inside] : {std::pair<std::string, std::string>{"position_taper.alpha > log_decay.s", "log_decay.alpha"}, {"matmul.a\n", "matmul_add.a\n"}})
+      for (const auto& [apart, inside] :
+           {std::pair<std::string, std::string>{"position_taper.alpha > log_decay.s", "log_decay.alpha"}, {"matmul.a\n", "matmul_add.a\n"}})
         for (size_t at = 0; (at = golden.find(apart, at)) != golden.npos; at += inside.size()) golden.replace(at, apart.size(), inside);
     }
   }
