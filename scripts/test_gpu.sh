@@ -1,26 +1,32 @@
 #!/usr/bin/env bash
-# Holds every room to the laws on the GPU, then runs compute-sanitizer's four tools on small shapes, rooms side by side.
-# Leaves a record with the commit in bench/records/<device>/tests.jsonl.
-# test_gpu.sh [--build DIR] [--jobs N] [--rooms "ROOM ..."] [--huge] [--no-sanitizer]
+# Holds every room to the laws on the GPU, runs the tests of whole models, of recorded steps and of decoding there, then
+# compute-sanitizer's four tools on small shapes, rooms side by side. Leaves a record with the commit in
+# bench/records/<device>/tests.jsonl.
+# test_gpu.sh [--build DIR] [--jobs N] [--rooms "ROOM ..."] [--huge] [--no-models] [--no-sanitizer]     --rooms: those, and no models
 set -euo pipefail
 cd "$(dirname "$0")/.."
-build=build-cuda jobs=$(nproc) huge= sanitize=1
+build=build-cuda jobs=$(nproc) huge= models=1 sanitize=1
 rooms=$(cd tests/ops && ls *.cpp | sed 's/\.cpp$//')
 while [ $# -gt 0 ]; do
   case $1 in
     --build) build=$2; shift 2 ;;
     --jobs) jobs=$2; shift 2 ;;
-    --rooms) rooms=$2; shift 2 ;;
+    --rooms) rooms=$2 models=; shift 2 ;;
     --huge) huge=1; shift ;;
+    --no-models) models=; shift ;;
     --no-sanitizer) sanitize=; shift ;;
-    *) echo "test_gpu.sh: no option '$1'; --build DIR, --jobs N, --rooms \"ROOM ...\", --huge, --no-sanitizer" >&2; exit 2 ;;
+    *) echo "test_gpu.sh: no option '$1'; --build DIR, --jobs N, --rooms \"ROOM ...\", --huge, --no-models, --no-sanitizer" >&2; exit 2 ;;
   esac
 done
 if ! nvidia-smi -L > /dev/null 2>&1; then
   echo "test_gpu.sh: skipped: no GPU answers here"
   exit 0
 fi
-if [ ! -x "$build/taper_laws" ]; then scripts/build.sh "$build" taper_laws -DTAPER_CUDA=ON; fi
+# What else asks TAPER_TEST_DEVICE: layer/file of tests/.
+tests=${models:+tensor/graph nn/gpu nn/decoder apps/trainer}
+for program in taper_laws ${models:+taper_test_tensor taper_test_nn taper_test_apps}; do
+  if [ ! -x "$build/$program" ]; then scripts/build.sh "$build" "$program" -DTAPER_CUDA=ON; fi
+done
 sanitizer=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)
 if [ -n "$sanitize" ] && [ ! -x "$sanitizer" ]; then
   echo "test_gpu.sh: compute-sanitizer is missing; it comes with the CUDA toolkit; --no-sanitizer does without" >&2
@@ -54,6 +60,12 @@ if [ -n "$huge" ]; then  # one at a time: a case takes a good part of the memory
   report huge "$bad" "more than 2^31 elements"
 fi
 cat "$work"/records.* >> "$records"
+for test in $tests; do
+  log=$work/test.${test//\//.} fault=
+  "$build/taper_test_${test%/*}" --source-file="*/${test#*/}_test.cpp" > "$log" 2>&1 || fault=$test
+  if [ -n "$fault" ]; then failed=1 && echo "test_gpu.sh: $test: FAILED" && tail -40 "$log"; else echo "test_gpu.sh: $test: ok"; fi
+  echo "{\"commit\":\"$commit\",\"device\":\"$device\",\"test\":\"$test\",\"failed\":\"$fault\"}" >> "$records"
+done
 
 if [ -n "$sanitize" ]; then
   for tool in memcheck racecheck initcheck synccheck; do
@@ -64,5 +76,5 @@ if [ -n "$sanitize" ]; then
     echo "{\"commit\":\"$commit\",\"device\":\"$device\",\"sanitizer\":\"$tool\",\"rooms\":$(echo $rooms | wc -w),\"failed\":\"$(echo $bad)\"}" >> "$records"
   done
 fi
-[ $failed = 0 ] && echo "test_gpu.sh: all laws hold on $device${sanitize:+ and the sanitizer found nothing}; $SECONDS s"
+[ $failed = 0 ] && echo "test_gpu.sh: all laws hold on $device${models:+, models train and decode as on the CPU}${sanitize:+ and the sanitizer found nothing}; $SECONDS s"
 exit $failed

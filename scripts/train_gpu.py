@@ -147,7 +147,8 @@ def main():
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("sets", nargs="*", metavar="SET")
     options = parser.parse_args()
-    if options.device != "cpu" and subprocess.run(["nvidia-smi", "-L"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
+    answers = shutil.which("nvidia-smi") and subprocess.run(["nvidia-smi", "-L"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+    if options.device != "cpu" and not answers:
         print("train_gpu: skipped: no GPU answers here")
         return 0
     options.taper = options.taper.resolve()
