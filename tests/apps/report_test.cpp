@@ -162,16 +162,21 @@ TEST_CASE("report: evaluations in the harness's form; of a task evaluated twice 
   write_file(
       s / "a" / "results_2026-01-01T00-00-00.json",
       R"({"results":{"piqa":{"alias":"piqa","acc,none":0.1,"acc_stderr,none":0.5},"wiki":{"word_perplexity,none":123456.7,"word_perplexity_stderr,none":"N/A"}}})");
-  write_file(s / "a" / "eval" / "model" / "results_2026-01-02T00-00-00.json",
-             R"({"results":{"piqa":{"alias":" <i>","acc,none":0.6,"acc_stderr,none":0.0114}},"n-shot":{"piqa":0},"n-samples":{"piqa":{"original":1838,"effective":1838}},"higher_is_better":{"piqa":{"acc":true}}})");
-  write_file(s / "b" / "results_x.json", R"({"results":{"piqa":{"acc,none":0.55,"acc_stderr,none":0.0116}},"n-samples":{"piqa":{"effective":1838}},"higher_is_better":{"piqa":{"acc":true}}})");
+  write_file(
+      s / "a" / "eval" / "model" / "results_2026-01-02T00-00-00.json",
+      R"({"results":{"piqa":{"alias":" <i>","acc,none":0.6,"acc_stderr,none":0.0114}},"n-shot":{"piqa":0},"n-samples":{"piqa":{"original":1838,"effective":1838}},"higher_is_better":{"piqa":{"acc":true}}})");
+  write_file(
+      s / "b" / "results_x.json",
+      R"({"results":{"piqa":{"acc,none":0.55,"acc_stderr,none":0.0116}},"n-samples":{"piqa":{"effective":1838}},"higher_is_better":{"piqa":{"acc":true}}})");
   write_file(s / "b" / "results_y.json", R"({"scores":[]})");
   std::vector<History> runs{read_history(s / "a"), read_history(s / "b")};
   name_runs(runs);
   CHECK(runs[1].notes == std::vector<std::string>{"results_y.json: not a file of results; left out"});
   const std::string table = between(report_page(runs, "t"), "<section id=\"evaluations\"", "</section>");
-  CHECK(has(table, "<th scope=\"row\">piqa<br><small>acc ↑<span class=\"hidden\"> (higher is better)</span>, 0 shots, n = 1,838</small></th>"
-                   "<td class=\"n r0\"><b>0.6000</b><span class=\"hidden\"> (best)</span><br><small>± 0.0114</small></td><td class=\"n r1\">0.5500<br><small>± 0.0116</small></td>"));
+  CHECK(has(table,
+            "<th scope=\"row\">piqa<br><small>acc ↑<span class=\"hidden\"> (higher is better)</span>, 0 shots, n = 1,838</small></th>"
+            "<td class=\"n r0\"><b>0.6000</b><span class=\"hidden\"> (best)</span><br><small>± 0.0114</small></td><td class=\"n r1\">0.5500<br><small>± "
+            "0.0116</small></td>"));
   CHECK(has(table, "<th scope=\"row\">wiki<br><small>word_perplexity</small></th><td class=\"n r0\">123.457k</td><td class=\"n r1\">–</td>"));
 }
 
@@ -182,9 +187,11 @@ TEST_CASE("report: what eval --by-position left: losses beyond the training leng
   fs::create_directories(s / "a" / "evaluations");
   write_file(s / "a" / "evaluations" / "by_position_2026-01-01T00-00-00.json", "{\"step\":1}");  // noted; the next one counts
   const auto file = [](const char* documents, const char* losses) {
-    return fmt::format(R"({{"checkpoint":"c","step":40,"training_length":16,"length":256,"documents":"{}","by_position":[{{"begin":1,"end":2,"tokens":9,"loss":3}},)"
-                       R"({{"begin":16,"end":17,"tokens":9,"loss":2}},{{"begin":256,"end":257,"tokens":9,"loss":5}}],"by_context":[{}],"targets":12,)"
-                       R"("effective_context":64,"layers":[]}})", documents, losses);
+    return fmt::format(
+        R"({{"checkpoint":"c","step":40,"training_length":16,"length":256,"documents":"{}","by_position":[{{"begin":1,"end":2,"tokens":9,"loss":3}},)"
+        R"({{"begin":16,"end":17,"tokens":9,"loss":2}},{{"begin":256,"end":257,"tokens":9,"loss":5}}],"by_context":[{}],"targets":12,)"
+        R"("effective_context":64,"layers":[]}})",
+        documents, losses);
   };
   write_file(s / "a" / "evaluations" / "by_position_2026-01-02T00-00-00.json",
              file("carry", R"({"context":16,"loss":4,"stderr":0.5},{"context":64,"loss":3,"stderr":0.25},{"context":256,"loss":3,"stderr":0.125})"));
@@ -206,8 +213,10 @@ TEST_CASE("report: what eval --by-position left: losses beyond the training leng
 
   // A passage read again, where the file has that: gains 2, 1 of 1 .. 2 at 32 and 128 tokens.
   write_file(s / "a" / "evaluations" / "by_position_2026-01-03T00-00-00.json",
-             file("carry", "").replace(0, 1, R"({"passage":32,"passages":20,"by_distance":[{"distance":32,"loss":1,"unseen_loss":3,"gain":2,"gain_stderr":0.5,"right":0.75},)"
-                                             R"({"distance":128,"loss":2,"unseen_loss":3,"gain":1,"gain_stderr":null}],)"));
+             file("carry", "")
+                 .replace(0, 1,
+                          R"({"passage":32,"passages":20,"by_distance":[{"distance":32,"loss":1,"unseen_loss":3,"gain":2,"gain_stderr":0.5,"right":0.75},)"
+                          R"({"distance":128,"loss":2,"unseen_loss":3,"gain":1,"gain_stderr":null}],)"));
   const std::string again = between(report_page({read_history(s / "a")}, "t"), "Gain from having read a passage before", "</figure>");
   CHECK(has(again, "data-x=\"32 128 1\" data-y=\"1 2 0\" data-xn=\"tokens between the two\" data-yn=\"gain, nats per token\""));
   CHECK(has(again, "d=\"m0 0 20000 26000\"/>"));
@@ -236,13 +245,15 @@ TEST_CASE("report: scores by length: RULER's from results, MQAR's from held-out 
   const Scratch s;
   write_run(s / "a");
   write_run(s / "b");
-  write_file(s / "a" / "results_1.json",
-             R"({"results":{"vt":{"16384,none":0.25,"16384_stderr,none":0.125,"1024,none":0.75,"4096,none":0.5,"1024_stderr,none":"N/A"},"fwe":{"1024,none":1},)"
-             R"("qa_squad":{"1024,none":0.5,"1024_any,none":1,"2048,none":0.25}},"configs":{"vt":{"templates":"ruler-like"},"qa_squad":{"templates":"ruler"}}})");
+  write_file(
+      s / "a" / "results_1.json",
+      R"({"results":{"vt":{"16384,none":0.25,"16384_stderr,none":0.125,"1024,none":0.75,"4096,none":0.5,"1024_stderr,none":"N/A"},"fwe":{"1024,none":1},)"
+      R"("qa_squad":{"1024,none":0.5,"1024_any,none":1,"2048,none":0.25}},"configs":{"vt":{"templates":"ruler-like"},"qa_squad":{"templates":"ruler"}}})");
   write_file(s / "b" / "results_1.json", R"({"results":{"vt":{"2048,none":1}},"configs":{"vt":{"templates":"ruler-like"}}})");
-  write_file(s / "b" / "held_out_1.json",
-             R"({"step":40,"task":"mqar","results":[{"length":64,"pairs":16,"examples":9,"loss":1,"accuracy":1},{"length":256,"pairs":16,"examples":9,"loss":1,)"
-             R"("accuracy":0.75},{"length":256,"pairs":64,"examples":9,"loss":1,"accuracy":0.5}]})");
+  write_file(
+      s / "b" / "held_out_1.json",
+      R"({"step":40,"task":"mqar","results":[{"length":64,"pairs":16,"examples":9,"loss":1,"accuracy":1},{"length":256,"pairs":16,"examples":9,"loss":1,)"
+      R"("accuracy":0.75},{"length":256,"pairs":64,"examples":9,"loss":1,"accuracy":0.5}]})");
   write_file(s / "b" / "held_out_2.json", R"({"step":40,"task":"mqar","results":[{"length":256,"pairs":64,"examples":9,"loss":1,"accuracy":0.25}]})");
   write_file(s / "a" / "held_out_1.json", R"({"step":40,"task":"text","data":"","results":[{"length":16,"tokens":90,"loss":2,"bits_per_byte":3}]})");
   write_file(s / "a" / "held_out_2.json", R"({"step":40,"task":"text","data":"x<y","results":[{"length":16,"tokens":90,"loss":4}]})");
@@ -262,7 +273,8 @@ TEST_CASE("report: scores by length: RULER's from results, MQAR's from held-out 
   CHECK(has(vt, "<text class=\"after\" x=\"0%\" dx=\"5\" y=\"12.0\">trained at 16</text>"));
   CHECK(has(vt, "<tr><th class=\"n\" scope=\"row\">16,384</th><td class=\"n r0\">25.0 ± 12.5</td><td class=\"n r1\">–</td></tr>"));
   CHECK(has(answers, "aria-label=\"qa_squad: score by length\""));
-  CHECK(has(between(answers, "aria-label=\"16 key-value pairs: accuracy by length\"", "</figure>"), "data-name=\"b\" d=\"m10000 0 10000 4750\"/>"));  // 64 and 256 of 16 .. 256
+  CHECK(has(between(answers, "aria-label=\"16 key-value pairs: accuracy by length\"", "</figure>"),
+            "data-name=\"b\" d=\"m10000 0 10000 4750\"/>"));  // 64 and 256 of 16 .. 256
   CHECK(has(between(answers, "aria-label=\"key-value pairs, a quarter of the length: accuracy by length\"", "</figure>"),
             "data-name=\"b\" d=\"m10000 0 10000 14250\"/>"));  // the newer file's
   const std::string table = between(page, "<section id=\"evaluations\"", "</section>");
@@ -271,7 +283,9 @@ TEST_CASE("report: scores by length: RULER's from results, MQAR's from held-out 
   CHECK(std::ranges::is_sorted(places));
   CHECK(places.back() != table.npos);
   CHECK(has(table, "<small>1024, ruler-like</small></th><td class=\"n r0\">0.7500</td><td class=\"n r1\">–</td>"));
-  CHECK(has(table, "<th scope=\"row\">held-out text<br><small>16 tokens: loss ↓<span class=\"hidden\"> (lower is better)</span>, n = 90</small></th><td class=\"n r0\"><b>2.0000</b>"));
+  CHECK(has(table,
+            "<th scope=\"row\">held-out text<br><small>16 tokens: loss ↓<span class=\"hidden\"> (lower is better)</span>, n = 90</small></th><td class=\"n "
+            "r0\"><b>2.0000</b>"));
   CHECK(has(table, "<th scope=\"row\">held-out text<br><small>16 tokens: bits per byte"));
   CHECK(has(table, "<th scope=\"row\">held-out text, x&lt;y<br><small>16 tokens: loss"));
   CHECK(has(table, "<small>64 tokens, 16 pairs: accuracy ↑"));
@@ -280,7 +294,9 @@ TEST_CASE("report: scores by length: RULER's from results, MQAR's from held-out 
 TEST_CASE("report: MQAR's accuracy is drawn, and there is no held-out loss") {
   const Scratch s;
   write_run(s / "a");
-  write_file(s / "a" / "metrics.jsonl", "{\"step\":10,\"tokens\":100,\"loss\":3,\"norm\":2,\"lr\":0.002}\n{\"step\":10,\"eval\":[{\"length\":64,\"pairs\":4,\"loss\":1,\"accuracy\":0.25},{\"length\":128,\"pairs\":8,\"loss\":2,\"accuracy\":0.75}]}\n");
+  write_file(s / "a" / "metrics.jsonl",
+             "{\"step\":10,\"tokens\":100,\"loss\":3,\"norm\":2,\"lr\":0.002}\n{\"step\":10,\"eval\":[{\"length\":64,\"pairs\":4,\"loss\":1,\"accuracy\":0.25},"
+             "{\"length\":128,\"pairs\":8,\"loss\":2,\"accuracy\":0.75}]}\n");
   const std::string page = report_page({read_history(s / "a")}, "t");
   CHECK(has(page, "length 64, 4 pairs: accuracy, %"));
   CHECK(has(page, "data-y=\"0 100 0\""));
@@ -294,7 +310,8 @@ TEST_CASE("report: broken, unfinished and missing logs are notes; what is whole 
   const Scratch s;
   write_run(s / "a");
   const Path metrics = s / "a" / "metrics.jsonl";
-  append(metrics, "{\"step\":50,\n\n[1,2]\n{\"step\":\"x\",\"tokens\":1}\n{\"step\":60,\"tokens\":600,\"loss\":null,\"norm\":null,\"lr\":1}\n{\"step\":70,\"tok");
+  append(metrics,
+         "{\"step\":50,\n\n[1,2]\n{\"step\":\"x\",\"tokens\":1}\n{\"step\":60,\"tokens\":600,\"loss\":null,\"norm\":null,\"lr\":1}\n{\"step\":70,\"tok");
   write_file(s / "a" / "spectra.jsonl", "{\"step\":0,\"layers\":[]}\n{\"step\":0,\"layers\":[{\"rate\":[1],\"time_constant\":[1,2],\"alpha\":[1]}]}\n");
   fs::remove(s / "a" / "timings.jsonl");
   History a = read_history(s / "a");
@@ -381,7 +398,8 @@ TEST_CASE("report: many runs: no faint curves, folded spectra, dashes where colo
     const Path dir = s / ("run" + std::to_string(i));
     write_run(dir);
     std::string lines;
-    for (int step = 1; step <= 30; ++step) lines += fmt::format("{{\"step\":{},\"tokens\":{},\"loss\":{},\"norm\":1,\"lr\":0.1}}\n", step, step, 3 + i - 0.01 * step);
+    for (int step = 1; step <= 30; ++step)
+      lines += fmt::format("{{\"step\":{},\"tokens\":{},\"loss\":{},\"norm\":1,\"lr\":0.1}}\n", step, step, 3 + i - 0.01 * step);
     write_file(dir / "metrics.jsonl", lines);
     runs.push_back(read_history(dir));
   }
@@ -401,7 +419,8 @@ TEST_CASE("report: many steps make a page that is small all the same") {
   write_run(s / "a");
   std::string lines, spectra = "{\"rate\":[0.5", alpha = "[1";
   for (int step = 1; step <= 100000; ++step)
-    lines += fmt::format("{{\"step\":{},\"tokens\":{},\"loss\":{:.6f},\"norm\":{:.4f},\"lr\":{:.3e}}}\n", step, step * 64, 3 + 3.0 / step + 0.3 * std::sin(step * 12.9898), 1 + 0.5 * std::cos(step * 78.233), 1e-3 / step);
+    lines += fmt::format("{{\"step\":{},\"tokens\":{},\"loss\":{:.6f},\"norm\":{:.4f},\"lr\":{:.3e}}}\n", step, step * 64,
+                         3 + 3.0 / step + 0.3 * std::sin(step * 12.9898), 1 + 0.5 * std::cos(step * 78.233), 1e-3 / step);
   write_file(s / "a" / "metrics.jsonl", lines);
   std::string rates = "1", all;
   for (int c = 1; c < 2048; ++c) rates += fmt::format(",{}", 1 + c);

@@ -121,9 +121,12 @@ TEST_CASE("winogrande: the first _ parts the sentence; the option joins the cont
 }
 
 TEST_CASE("wikitext: detokenized to be scored, counted as it was; text: as it is, from lines or files") {
-  const std::string page = " = Robert <unk> = \n\n He was born in 1 @,@ 234 , near ( the ) \" old house \" of the dogs ' owner ; it 's 20 @.@ 5 ° C . \n = = Early life = = \n"
-                           " The [ X ] and { y } 'd ' e ' . N men : none ! ? ";
-  CHECK(detokenize_wikitext(page) == " = Robert <unk> =\n\nHe was born in 1,234, near (the) \"old house\" of the dogs'owner; it's 20.5°C.\n== Early life ==\nThe [X] and {y} 'd' e '. 1 men: none!? ");
+  const std::string page =
+      " = Robert <unk> = \n\n He was born in 1 @,@ 234 , near ( the ) \" old house \" of the dogs ' owner ; it 's 20 @.@ 5 ° C . \n = = Early life = = \n"
+      " The [ X ] and { y } 'd ' e ' . N men : none ! ? ";
+  CHECK(detokenize_wikitext(page) ==
+        " = Robert <unk> =\n\nHe was born in 1,234, near (the) \"old house\" of the dogs'owner; it's 20.5°C.\n== Early life ==\nThe [X] and {y} 'd' e '. 1 "
+        "men: none!? ");
   CHECK(detokenize_wikitext("( open \" and = = = = x = = = y") == "( open \" and ==== x === y");
   CHECK(detokenize_wikitext("a/' 5/' 6/b /' x/ /' 7") == "a/'[0-9]/' 6/b /'x/ /' 7");  // a replacement that the harness takes for a pattern
   const Scratch s;
