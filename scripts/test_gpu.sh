@@ -23,7 +23,7 @@ if ! nvidia-smi -L > /dev/null 2>&1; then
   exit 0
 fi
 # What else asks TAPER_TEST_DEVICE: layer/file of tests/.
-tests=${models:+tensor/graph nn/gpu nn/decoder apps/trainer}
+tests=${models:+tensor/upload tensor/graph nn/gpu nn/decoder apps/trainer}
 for program in taper_laws ${models:+taper_test_tensor taper_test_nn taper_test_apps}; do
   if [ ! -x "$build/$program" ]; then scripts/build.sh "$build" "$program" -DTAPER_CUDA=ON; fi
 done
