@@ -111,6 +111,18 @@ __device__ inline int load_acquire(const int* g) {
   return x;
 }
 
+// 0, 1, 2, ... from a counter, each to one caller: who works on what. No result may follow from it.
+__device__ inline int take_number(int* g) {
+  int x;
+  asm volatile("atom.relaxed.gpu.global.add.s32 %0, [%1], 1;\n" : "=r"(x) : "l"(g) : "memory");
+  return x;
+}
+
+// Of kernels launched early (cuda/launch.cuh): when all blocks of the one before have called this, the next may begin on what
+// is free; and that one's wait until all of the one before is done.
+__device__ inline void let_next_begin() { asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory"); }
+__device__ inline void wait_for_one_before() { asm volatile("griddepcontrol.wait;\n" ::: "memory"); }
+
 __device__ inline int cluster_rank() {
   uint32_t rank;
   asm volatile("mov.u32 %0, %%cluster_ctarank;\n" : "=r"(rank));

@@ -53,6 +53,33 @@ void allow_shared(Kernel kernel, int64_t bytes) {
   cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)));
 }
 
+// Launches a kernel that may begin while the one before it on the stream still works, once that one lets it
+// (hopper::let_next_begin). It must itself wait for what it reads of that one, and for its end before it ends. Where the card or
+// the build has no such launches it begins after the other's end.
+template <class... K, class... P>
+void launch_early(void (*kernel)(K...), unsigned grid, int threads, int64_t bytes, cudaStream_t stream, const P&... p) {
+  static const bool early = [&] {  // what one kernel of a build is compiled for, all are
+    int device = 0, major = 0;
+    cudaFuncAttributes attributes;
+    cuda_check(cudaGetDevice(&device));
+    cuda_check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+    cuda_check(cudaFuncGetAttributes(&attributes, kernel));
+    return major >= 9 && attributes.ptxVersion >= 90;
+  }();
+  cudaLaunchAttribute attribute;
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(grid);
+  config.blockDim = dim3(unsigned(threads));
+  config.dynamicSmemBytes = size_t(bytes);
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = early;
+  allow_shared(kernel, bytes);
+  cuda_check(cudaLaunchKernelEx(&config, kernel, p...));
+}
+
 // The data of a tensor that may be absent.
 template <class T>
 T* data_or_null(const Tensor& t) {

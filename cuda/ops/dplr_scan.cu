@@ -3,8 +3,9 @@
 //            the gradients; all products on tensor cores. Heads narrower than 64 go in as copies with zeros. Else, and for heads
 //            whose decays are too strong for that: one block per head walks pieces of 16 tokens with the state in shared memory;
 //            so below 16, where a copy would be more than three quarters zeros
-//   grid     B*H*chunks blocks of 256 (first step), B*H of 128 (walk), one of 512 on each multiprocessor (gradients);
-//            plain: B*H blocks of 256
+//   grid     B*H*chunks blocks of 256 (first step), B*H of 128 (walk; back 160), one of 512 on each multiprocessor (gradients);
+//            plain: B*H blocks of 256. On Hopper a step is launched before the one before it ends, and gradients of late
+//            chunks begin on multiprocessors where nobody walks
 //   traffic  bf16, 8 x 2048 tokens, 12 heads: forward 480 MB, of them 250 for what the steps tell each other: 160 us at 3 TB/s;
 //            backward 750 MB: 250 us. Inputs and outputs alone: 250 MB and 430 MB. The copies for heads of 32 add 300 MB forward,
 //            510 backward
@@ -27,27 +28,24 @@ namespace taper::kernels {
 namespace {
 
 // Launches a plain kernel with a Piece in shared memory, or in a tensor where that is too small.
-template <class T, class Kernel, class Launch>
-void with_memory(const DplrScanInputs& in, bool backward, Kernel kernel, Launch launch) {
+template <class T, class Launch>
+void with_memory(const DplrScanInputs& in, bool backward, Launch launch) {
   using A = Acc<T>;
   const int K = int(in.r.size(3)), V = int(in.v.size(3));
   const int64_t heads = in.r.size(0) * in.r.size(2), size = dplr_plain::Piece<A>::lay(K, V, backward, nullptr, nullptr);
   const int64_t bytes = size * int64_t(sizeof(A));
   Tensor memory;
   if (bytes > cuda::most_shared_memory()) memory = Tensor(in.r.device(), {heads, size}, dtype_of<A>());
-  const int shared = memory ? 0 : int(bytes);
-  cuda::allow_shared(kernel, shared);
-  launch(cuda::blocks_for(heads, 1), shared, memory ? memory.template data<A>() : nullptr);
-  cuda::cuda_check(cudaGetLastError());
+  launch(cuda::blocks_for(heads, 1), memory ? 0 : bytes, memory ? memory.template data<A>() : nullptr);
 }
 
 template <class T>
 void plain_forward(const DplrScanForward& f, const int* left_out) {
-  const auto kernel = dplr_plain::dplr_scan_plain_forward_kernel<T>;
-  with_memory<T>(f.in, false, kernel, [&](unsigned heads, int shared, Acc<T>* memory) {
-    kernel<<<heads, dplr_plain::threads, shared, cuda::stream_of(f.device())>>>(
-        dplr_plain::View<T>(f.in), f.y.data<T>(), f.final.data<Acc<T>>(), f.states ? f.states.data<T>() : nullptr,
-        f.m ? f.m.data<T>() : nullptr, left_out, memory, f.chunk ? f.chunk : f.in.r.size(1));
+  with_memory<T>(f.in, false, [&](unsigned heads, int64_t shared, Acc<T>* memory) {
+    cuda::launch_early(
+        dplr_plain::dplr_scan_plain_forward_kernel<T>, heads, dplr_plain::threads, shared, cuda::stream_of(f.device()),
+        dplr_plain::View<T>(f.in), f.y.data<T>(), f.final.data<Acc<T>>(),
+        f.states ? f.states.data<T>() : nullptr, f.m ? f.m.data<T>() : nullptr, left_out, memory, f.chunk ? f.chunk : f.in.r.size(1));
   });
 }
 
@@ -58,11 +56,12 @@ void plain_backward(const DplrScanBackward& g, const int* left_out) {
   const int64_t chunk = g.chunk ? g.chunk : g.in.r.size(1), pieces = (chunk + dplr_plain::piece - 1) / dplr_plain::piece;
   Tensor between;
   if (pieces > 1) between = Tensor(g.device(), {B, H, pieces, K, V}, dtype_of<A>());
-  const auto kernel = dplr_plain::dplr_scan_plain_backward_kernel<T>;
-  with_memory<T>(g.in, true, kernel, [&](unsigned heads, int shared, A* memory) {
-    kernel<<<heads, dplr_plain::threads, shared, cuda::stream_of(g.device())>>>(
-        dplr_plain::View<T>(g.in), dplr_plain::Gradients<T>(g), g.states ? g.states.data<T>() : nullptr,
-        g.m ? g.m.data<T>() : nullptr, left_out, memory, between ? between.data<A>() : nullptr, chunk);
+  with_memory<T>(g.in, true, [&](unsigned heads, int64_t shared, A* memory) {
+    cuda::launch_early(
+        dplr_plain::dplr_scan_plain_backward_kernel<T>, heads, dplr_plain::threads, shared, cuda::stream_of(g.device()),
+        dplr_plain::View<T>(g.in), dplr_plain::Gradients<T>(g),
+        g.states ? g.states.data<T>() : nullptr, g.m ? g.m.data<T>() : nullptr, left_out, memory,
+        between ? between.data<A>() : nullptr, chunk);
   });
 }
 
@@ -76,12 +75,10 @@ bool fits_tiles(const DplrScanInputs& in, int64_t chunk) {
 }
 bool is_narrow(const DplrScanInputs& in) { return in.r.size(3) < dplr_tiles::channels || in.v.size(3) < dplr_tiles::channels; }
 
-// Launches with `Shared` as dynamic shared memory.
-template <class Shared, class... P>
-void launch(void (*kernel)(P...), int64_t grid, int threads, Device& device, std::type_identity_t<P>... p) {
-  cuda::allow_shared(kernel, int64_t(sizeof(Shared)));
-  kernel<<<cuda::blocks_for(grid, 1), threads, sizeof(Shared), cuda::stream_of(device)>>>(p...);
-  cuda::cuda_check(cudaGetLastError());
+// Launches a step with `Shared` as dynamic shared memory; each waits for what it needs of the one before.
+template <class Shared, class Kernel, class... P>
+void launch(Kernel kernel, int64_t grid, int threads, Device& device, const P&... p) {
+  cuda::launch_early(kernel, cuda::blocks_for(grid, 1), threads, sizeof(Shared), cuda::stream_of(device), p...);
 }
 
 // Memory between the steps, of n T.
@@ -102,7 +99,6 @@ void by_parts(const DplrScanInputs& in, size_t bytes_per_chunk, F f) {
 template <class Rest>
 void tiles_forward(const DplrScanForward& f, Rest rest) {
   using namespace dplr_tiles;
-  using Shared = WalkShared<false>;
   Device& device = f.device();
   const View v(f.in);
   const int64_t B = f.in.r.size(0);
@@ -111,10 +107,12 @@ void tiles_forward(const DplrScanForward& f, Rest rest) {
     const int64_t first = n * v.chunks * v.H, count = rows * v.chunks * v.H, state = channels * channels;
     const Tensor steps = room_for<ForwardStep>(device, count);
     auto* g_steps = static_cast<ForwardStep*>(steps.data<void>());
-    launch<PrepareShared<false>>(dplr_scan_prepare_kernel<false>, count, prepare_threads, device, v, v.g_v, g_steps, strong.data<int>(), first);
-    launch<Shared>(dplr_scan_walk_kernel<false>, rows * v.H, walk_threads, device, v, g_steps, strong.data<int>(), left_out.data<int>(),
-                   f.in.initial ? f.in.initial.data<float>() : nullptr, f.y.data<bf16>(), f.states.data<bf16>() + first * state,
-                   f.final.data<float>(), first);
+    launch<PrepareShared<false>>(dplr_scan_prepare_kernel<false>, count, prepare_threads, device, v, v.g_v, g_steps, strong.data<int>(),
+                                                                  Progress{}, first);
+    launch<WalkShared<false>>(
+        dplr_scan_walk_kernel<false>, rows * v.H, walk_threads, device, v, g_steps, strong.data<int>(), left_out.data<int>(), Progress{},
+        f.in.initial ? f.in.initial.data<float>() : nullptr, f.y.data<bf16>(), f.states.data<bf16>() + first * state, f.final.data<float>(),
+        first);
   });
   rest(left_out.data<int>());
 }
@@ -122,27 +120,30 @@ void tiles_forward(const DplrScanForward& f, Rest rest) {
 template <class Rest>
 void tiles_backward(const DplrScanBackward& g, Rest rest) {
   using namespace dplr_tiles;
-  using Shared = WalkShared<true>;
   Device& device = g.device();
   const View v(g.in);
   const int64_t B = g.in.r.size(0), state = channels * channels;
   const bf16* d_y = g.d_y ? g.d_y.data<bf16>() : nullptr;
-  const Tensor strong(device, {B, v.chunks, v.H}, Dtype::i32), left_out(device, {B, v.H}, Dtype::i32);
+  const Tensor strong(device, {B, v.chunks, v.H}, Dtype::i32), left_out(device, {B, v.H}, Dtype::i32), done(device, {B, v.H}, Dtype::i32),
+      taken(device, {1}, Dtype::i32);
+  const Progress progress{done.data<int>(), taken.data<int>()};
   by_parts(g.in, sizeof(Step) + size_t(state) * sizeof(bf16), [&](int64_t n, int64_t rows) {
     const int64_t first = n * v.chunks * v.H, count = rows * v.chunks * v.H;
     const Tensor d_states(device, {count, channels, channels}, Dtype::bf16);
     {
       const Tensor steps = room_for<Step>(device, count);
       auto* g_steps = static_cast<Step*>(steps.data<void>());
-      launch<PrepareShared<true>>(dplr_scan_prepare_kernel<true>, count, prepare_threads, device, v, d_y, g_steps, strong.data<int>(), first);
-      launch<Shared>(dplr_scan_walk_kernel<true>, rows * v.H, walk_threads, device, v, g_steps, strong.data<int>(), left_out.data<int>(),
-                     g.d_final ? g.d_final.data<float>() : nullptr, nullptr, d_states.data<bf16>(),
-                     g.d_initial ? g.d_initial.data<float>() : nullptr, first);
+      launch<PrepareShared<true>>(dplr_scan_prepare_kernel<true>, count, prepare_threads, device, v, d_y, g_steps, strong.data<int>(),
+                                                                  progress, first);
+      launch<WalkShared<true>>(
+          dplr_scan_walk_kernel<true>, rows * v.H, all_walk_threads<true>, device, v, g_steps, strong.data<int>(), left_out.data<int>(), progress,
+          g.d_final ? g.d_final.data<float>() : nullptr, nullptr, d_states.data<bf16>(),
+          g.d_initial ? g.d_initial.data<float>() : nullptr, first);
     }
-    launch<GradientShared>(dplr_scan_gradient_kernel, std::min(count, cuda::multiprocessors()), gradient_threads, device, v, d_y,
-                           g.states.data<bf16>(), d_states.data<bf16>(), left_out.data<int>(), g.d_r.data<bf16>(),
-                           g.d_k.data<bf16>(), g.d_v.data<bf16>(), g.d_a.data<bf16>(), g.d_b.data<bf16>(),
-                           g.d_log_w.data<float>(), first, int(count));
+    launch<GradientShared>(
+        dplr_scan_gradient_kernel, std::min(count, cuda::multiprocessors()), gradient_threads, device, v, d_y, g.states.data<bf16>(), d_states.data<bf16>(),
+        progress, g.d_r.data<bf16>(), g.d_k.data<bf16>(), g.d_v.data<bf16>(), g.d_a.data<bf16>(),
+        g.d_b.data<bf16>(), g.d_log_w.data<float>(), first, int(count));
   });
   rest(left_out.data<int>());
 }

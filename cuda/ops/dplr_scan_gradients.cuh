@@ -12,6 +12,8 @@
 //
 // The loops over blocks roll: straight code for all of them does not fit the instruction cache.
 #pragma once
+#include <nv/target>
+
 #include "cuda/hopper.cuh"
 #include "cuda/ops/dplr_scan_tiles.cuh"
 
@@ -32,7 +34,7 @@ struct GradientShared {
   float crossing[tokens][wide_row];    // of pairs of a block's halves: in the first as to_right, in the second as from_left
   float passing[6][channels];          // into block I over block J < I: I (I-1) / 2 + J
   float leaving[blocks][channels];     // from block J to the state
-  int next;                            // the block's next chunk
+  int next;                            // the block's next chunk, counted from the launch's first
   // d of the pairs inside a half block, [I][half][i][j]: P_k_ij P_b_ij A_k_i+1,j A_b_i+1,j
   alignas(16) float near[blocks][2][half_block][half_block + 1][4];
 
@@ -417,7 +419,7 @@ __global__ void __launch_bounds__(gradient_threads, 1)
     dplr_scan_gradient_kernel(View v, const bf16* g_d_y,      // [B,T,H,64] or null
                               const bf16* g_states,           // [B,chunks,H,64,64] S~
                               const bf16* g_d_states,         // [chunks of this launch,64,64] Z~
-                              const int* g_left_out,          // [B,H]
+                              Progress progress,
                               bf16* g_d_r, bf16* g_d_k, bf16* g_d_v, bf16* g_d_a, bf16* g_d_b,  // as r k v a b
                               float* g_d_log_w,               // as log_w
                               int64_t first,                  // this launch's first chunk
@@ -425,27 +427,37 @@ __global__ void __launch_bounds__(gradient_threads, 1)
   extern __shared__ __align__(16) unsigned char s_memory[];
   GradientShared& s = *reinterpret_cast<GradientShared*>(s_memory);
   const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32, own = warp % 4 * block;
-  // The first of this block's chunks from `turn` on that is not left out.
-  const auto find = [&](int turn) {
-    for (; turn < count; turn += int(gridDim.x)) {
-      const Chunk c(v, first + turn, false);
-      if (!g_left_out[c.n * v.H + c.h]) break;
+  // Turns are taken from one counter. The walk comes from the last chunks, and so do the turns: the first of them are made while it
+  // goes on. One thread takes a turn, and later asks for its chunk, or that of the next turn whose head is not left out, when its
+  // d_states is there; `count`: there is none.
+  const auto take = [&] { return cuda::hopper::take_number(progress.g_taken); };
+  const auto chunk_of = [&](int turn) {
+    const int chunks = int(v.chunks), heads = count / chunks, H = int(v.H);
+    for (; turn < count; turn = take()) {
+      const int late = turn / heads, head = turn % heads;
+      int done;
+      while ((done = cuda::hopper::load_acquire(progress.g_done + first / chunks + head)) <= late) __nanosleep(200);
+      if (done != Progress::left_out) return (head / H * chunks + chunks - 1 - late) * H + head % H;
     }
-    return turn;
+    return count;
   };
   constexpr int64_t state = channels * channels;
   Chunk c;
-  for (int turn = -1, next = find(int(blockIdx.x));;) {
+  NV_IF_TARGET(NV_PROVIDES_SM_90, (cuda::hopper::let_next_begin();))
+  if (threadIdx.x == 0) s.next = chunk_of(take());
+  __syncthreads();
+  for (int now = -1, next = s.next;;) {
     if (next < count) {
       fetch(s, v, Chunk(v, first + next, false), g_d_y, g_states + (first + next) * state, g_d_states + int64_t(next) * state);
       cuda::copy_async_commit();
     }
-    if (turn >= 0) to_decays(s, c, warp / 4, warp / 2 % 2, warp % 2 * 32 + lane, g_d_log_w);
-    if (next >= count) return;
-    turn = next;
-    c = Chunk(v, first + turn);
+    if (now >= 0) to_decays(s, c, warp / 4, warp / 2 % 2, warp % 2 * 32 + lane, g_d_log_w);
+    if (next >= count) break;
+    now = next;
+    c = Chunk(v, first + now);
     cuda::copy_async_wait<0>();
     __syncthreads();
+    const int taken = warp == 4 && lane == 0 ? take() : 0;  // early: it takes a while to come
     scale_operands<16>(Fetched{s}, c, s.decays, s.query[0], s.query[1], &s.key[0], s.key[1], s.powers[0]);
     __syncthreads();
 
@@ -482,10 +494,7 @@ __global__ void __launch_bounds__(gradient_threads, 1)
           kept.y += before.y * after.y;
         }
         *reinterpret_cast<float2*>(&s.decays.part[warp % 4][2 * lane]) = kept;
-        if (warp == 4) {
-          const int next = find(turn + int(gridDim.x));
-          if (lane == 0) s.next = next;
-        }
+        if (warp == 4 && lane == 0) s.next = chunk_of(taken);
       }
       __syncthreads();
       if (warp < 8) {
@@ -538,6 +547,7 @@ __global__ void __launch_bounds__(gradient_threads, 1)
 
     next = s.next;
   }
+  NV_IF_TARGET(NV_PROVIDES_SM_90, (cuda::hopper::wait_for_one_before();))
 }
 
 }  // namespace taper::kernels::dplr_tiles

@@ -4,6 +4,9 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include <nv/target>
+
+#include "cuda/hopper.cuh"
 #include "tensor/ops/dplr_scan.h"
 #include "tensor/vector_math.h"
 
@@ -197,6 +200,7 @@ __global__ void __launch_bounds__(threads)
                                    const int* g_left_out,           // [B,H] 0: another kernel takes this head; or null
                                    Acc<T>* g_memory, int64_t chunk) {
   using A = Acc<T>;
+  NV_IF_TARGET(NV_PROVIDES_SM_90, (cuda::hopper::wait_for_one_before();))
   const int64_t bh = blockIdx.x, n = bh / v.H, h = bh % v.H;
   if (g_left_out && g_left_out[bh] == 0) return;
   const Piece<A> c = lay_out<A>(v.K, v.V, false, g_memory);

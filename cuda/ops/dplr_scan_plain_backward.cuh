@@ -182,6 +182,7 @@ __global__ void __launch_bounds__(threads)
                                     Acc<T>* g_between,  // [B,H,pieces,K,V] the states inside a chunk; null: one piece
                                     int64_t chunk) {
   using A = Acc<T>;
+  NV_IF_TARGET(NV_PROVIDES_SM_90, (cuda::hopper::wait_for_one_before();))
   const int64_t bh = blockIdx.x, n = bh / v.H, h = bh % v.H;
   if (g_left_out && g_left_out[bh] == 0) return;
   const Piece<A> c = lay_out<A>(v.K, v.V, true, g_memory);

@@ -6,6 +6,9 @@
 // A warp holds 16 channels of W and R, or 16 columns of U and Y, transposed: then what one product gives is in place for
 // the next.
 #pragma once
+#include <nv/target>
+
+#include "cuda/hopper.cuh"
 #include "cuda/ops/dplr_scan_tiles.cuh"
 
 namespace taper::kernels::dplr_tiles {
@@ -53,9 +56,11 @@ __global__ void __launch_bounds__(prepare_threads, 3)
     dplr_scan_prepare_kernel(View v, const bf16* g_value,  // [B,T,H,64] v, or dY or null
                              std::conditional_t<backward, Step, ForwardStep>* g_steps,
                              int* g_strong,    // [B,chunks,H] 1: the chunk's decays are too strong for this
+                             Progress progress,  // of the backward: set to 0, for the steps after this
                              int64_t first) {  // the chunk of block 0
   extern __shared__ __align__(16) unsigned char s_memory[];
   auto& s = *reinterpret_cast<PrepareShared<backward>*>(s_memory);
+  NV_IF_TARGET(NV_PROVIDES_SM_90, (cuda::hopper::wait_for_one_before(); cuda::hopper::let_next_begin();))
   const Chunk c(v, first + blockIdx.x);
   auto& step = g_steps[blockIdx.x];
   const int thread = int(threadIdx.x), lane = thread % 32, warp = thread / 32, own = warp % 4 * block;
@@ -67,7 +72,11 @@ __global__ void __launch_bounds__(prepare_threads, 3)
   if constexpr (!backward) k = &s.k, P_k = &s.P_k;
   const bool fits = scale_operands<prepare_warps>(Given{v, c}, c, s.decays, s.r, s.a, k, s.b);
   cuda::copy_async_wait<0>();
-  if (thread == 0) g_strong[c.slot] = !fits;
+  if (thread == 0) {
+    g_strong[c.slot] = !fits;
+    if (backward && c.begin == 0) progress.g_done[c.n * v.H + c.h] = 0;
+    if (backward && c.slot == first) *progress.g_taken = 0;
+  }
   if (!fits) return;
   __syncthreads();
 

@@ -8,6 +8,8 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include <climits>
+
 #include "cuda/mma.cuh"
 #include "cuda/quad.cuh"
 #include "tensor/ops/dplr_scan.h"
@@ -35,6 +37,13 @@ struct View {
       : g_r(in.r.data<bf16>()), g_k(in.k.data<bf16>()), g_v(in.v.data<bf16>()), g_a(in.a.data<bf16>()), g_b(in.b.data<bf16>()),
         g_log_w(in.log_w.data<float>()), packing(in.packing, in.r.size(1)), steps(in.r.size(1)), H(in.r.size(2)),
         chunks((steps + tokens - 1) / tokens) {}
+};
+
+// How far the backward is, between its steps.
+struct Progress {
+  static constexpr int left_out = INT_MAX;  // as a head's count: its decays are too strong, the plain kernels take it
+  int* g_done;   // [B,H]: how many of a head's chunks have the d of their states, from the last on
+  int* g_taken;  // how many chunks of the launch have been taken by blocks that make gradients
 };
 
 // Chunk `slot` of [B,chunks,H].

@@ -1,13 +1,16 @@
 // dplr_scan on tensor cores, second step: one block per head carries the state through its chunks, in f32 registers.
 //
 // The state lies transposed, [V,K]: each of the four warps has 16 columns of V and needs no other warp. The boundary
-// states are written as S~ (forward) and Z~ (backward), [V,K], for the gradients.
+// states are written as S~ (forward) and Z~ (backward), [V,K], for the gradients. A fifth warp of the backward tells how far the
+// walk is: the gradients of late chunks begin where nobody walks.
 #pragma once
 #include "cuda/ops/dplr_scan_prepare.cuh"
 
 namespace taper::kernels::dplr_tiles {
 
 constexpr int walk_threads = 128, stages = 3;
+template <bool backward>
+constexpr int all_walk_threads = walk_threads + (backward ? 32 : 0);
 
 template <bool backward>
 struct WalkShared {
@@ -20,10 +23,11 @@ struct WalkShared {
 };
 
 template <bool backward>
-__global__ void __launch_bounds__(walk_threads, 1)
+__global__ void __launch_bounds__(all_walk_threads<backward>, 1)
     dplr_scan_walk_kernel(View v, const std::conditional_t<backward, Step, ForwardStep>* g_steps,
                           const int* g_strong,     // [B,chunks,H] as the first step found it
                           int* g_left_out,         // [B,H] is written: 1 where one of the head's chunks is strong
+                          Progress progress,       // of the backward: its g_done is written
                           const float* g_initial,  // [B,H,K,V] or null; backward: d_final
                           bf16* g_y,               // [B,T,H,64]; backward: null
                           bf16* g_states,          // [chunks of this launch][64][64], as first counts them
@@ -33,11 +37,23 @@ __global__ void __launch_bounds__(walk_threads, 1)
   auto& s = *reinterpret_cast<WalkShared<backward>*>(s_memory);
   const int thread = int(threadIdx.x), lane = thread % 32, warp = thread / 32, row = lane / 4, column = lane % 4 * 2;
   const int64_t bh = first / v.chunks + blockIdx.x, n = bh / v.H, h = bh % v.H, top = n * v.chunks * v.H + h;
+  NV_IF_TARGET(NV_PROVIDES_SM_90, (cuda::hopper::wait_for_one_before(); cuda::hopper::let_next_begin();))
   int strong = 0;
   for (int64_t at = thread; at < v.chunks; at += walk_threads) strong |= g_strong[top + at * v.H];
   strong = __syncthreads_or(strong);
-  if (thread == 0) g_left_out[bh] = strong;
+  if (thread == 0) {
+    g_left_out[bh] = strong;
+    if (backward && strong) cuda::hopper::store_release(progress.g_done + bh, Progress::left_out);
+  }
   if (strong) return;
+  const auto meet = [] { cuda::hopper::named_barrier(1, all_walk_threads<backward>); };
+  if (backward && warp == walk_threads / 32) {
+    for (int done = 0; done <= v.chunks; ++done) {
+      meet();  // what all warps have written before it is seen by who sees the number
+      if (done > 0 && lane == 0) cuda::hopper::store_release(progress.g_done + bh, done);
+    }
+    return;
+  }
 
   const auto slot_of = [&](int64_t turn) { return top + (backward ? v.chunks - 1 - turn : turn) * v.H - first; };
   const auto fetch = [&](int64_t turn) {
@@ -70,7 +86,7 @@ __global__ void __launch_bounds__(walk_threads, 1)
   for (int t = 0; t + 1 < stages; ++t) fetch(t);
   for (int64_t turn = 0; turn < v.chunks; ++turn) {
     cuda::copy_async_wait<stages - 2>();
-    __syncthreads();  // this chunk has come for all; the stage of the one before is free
+    meet();  // this chunk has come for all; the stage of the one before is free
     fetch(turn + stages - 1);
     const auto& step = s.stage[turn % stages];
 
@@ -161,6 +177,7 @@ __global__ void __launch_bounds__(walk_threads, 1)
       }
     }
   }
+  if (backward) meet();
   if (!g_final) return;
 #pragma unroll
   for (int t = 0; t < 8; ++t)

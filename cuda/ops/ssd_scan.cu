@@ -1,4 +1,5 @@
-// ssd_scan on CUDA: bf16 chunks of 64 with tensor cores; plain kernels for everything else.
+// ssd_scan on CUDA: bf16 chunks of 64 with tensor cores, the walks on Hopper with kernels of their own (ssd_scan_hopper.cuh);
+// plain kernels for everything else.
 //   plan     forward walks the chunks, the state in registers; backward walks back for d of each state, then takes all
 //            chunks at once, a block going through a group's heads in their order; plain: passes as on the CPU
 //   grid     walks B*H*P/128 blocks of 256; all at once B*chunks*G blocks of 512 or more; N > 128 a block of 256 a head
@@ -31,8 +32,7 @@ bool fits_tensor_cores(const SsdScanInputs& in, int64_t chunk) {
 void forward(const SsdScanForward& a) {
   if (fits_tensor_cores(a.in, a.chunk))
     return with_rows(a.in.b.size(3), [&]<int N>() {
-      if (!ssd::on_hopper::takes<N>()) return ssd::launch_forward<N>(a);
-      if constexpr (N <= ssd::on_hopper::most_N) ssd::on_hopper::launch_forward<N>(a);
+      ssd::on_hopper::here() ? ssd::on_hopper::launch_forward<N>(a) : ssd::launch_forward<N>(a);
     });
   visit<float, double, bf16>("ssd_scan", a.in.x.dtype(), [&]<class T>() { ssd::plain_forward<T>(a); });
 }

@@ -664,8 +664,8 @@ void launch_backward(const SsdScanBackward& a) {
                      : reinterpret_cast<uintptr_t>(a.d_y.data<bf16>()) % 16 ? clone(a.d_y)
                                                                             : a.d_y;
   const Tensor d_states = empty_like(a.states), d_d(device, {v.B, v.chunks, v.H}, Dtype::f32);
-  if (on_hopper::takes<N>()) {
-    if constexpr (N <= on_hopper::most_N) on_hopper::launch_reverse<N>(v, d_y, a.d_final, d_states, a.d_initial, stream);
+  if (N <= on_hopper::most_reverse_N && on_hopper::here()) {
+    if constexpr (N <= on_hopper::most_reverse_N) on_hopper::launch_reverse<N>(v, d_y, a.d_final, d_states, a.d_initial, stream);
   } else {
     constexpr int bytes = int(sizeof(ReverseMemory<N>));
     take_shared(reverse_kernel<N>, bytes);

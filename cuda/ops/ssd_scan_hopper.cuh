@@ -6,7 +6,7 @@
 //            weights in shared memory, and turned on its way out. The two warpgroups share the tiles and wait for
 //            nothing of each other
 //   traffic  as the portable kernels: forward x b c in, y, states out; back dy c in, d states out
-//   limits   N <= 128, for registers; what the portable tensor-core kernels want
+//   limits   what the portable tensor-core kernels want; back N <= 128
 //   ceiling  HBM: B=8 T=2048 H=24 P=64 N=128 moves 210 MB forward and 155 MB back, 70 and 52 us at 3 TB/s; a chunk of one
 //            head takes 900 cycles of the tensor cores forward: 96 blocks of two heads 33 us
 #pragma once
@@ -20,7 +20,8 @@ namespace taper::kernels::ssd::on_hopper {
 
 using namespace cuda::hopper;
 
-constexpr int most_N = 128, group = 128, walk_threads = 3 * group;  // a warpgroup that feeds, one for each side
+constexpr int most_reverse_N = 128;  // with 256 the portable walk is faster: a warpgroup writes the state out, then multiplies
+constexpr int group = 128, walk_threads = 3 * group;  // a warpgroup that feeds, one for each side
 
 // Where an element of a tile [rows][any width] lies as the copy engine leaves it: panels of 64 columns, rows of 128 bytes
 // whose 16-byte pieces are xored with the row.
@@ -45,7 +46,7 @@ struct ReverseStage {
 
 template <class Stage>
 struct Memory {
-  static constexpr int stages = sizeof(Stage) > 48 * 1024 ? 3 : 4;
+  static constexpr int stages = sizeof(Stage) > 64 * 1024 ? 2 : sizeof(Stage) > 48 * 1024 ? 3 : 4;
   Stage stage[stages];
   alignas(1024) bf16 weights[2][panel], y[2][panel];    // by side: [i][j], [i][p]; of the forward
   Barrier come[stages], made[stages][2], free[stages];  // the tiles, a side's decays; read by all
@@ -113,14 +114,11 @@ struct State {
   __device__ void store(float* g, const View<bf16>& v, int64_t n, const Side& my) {
     for_each(g, v, n, my, [](float& x, float* g_at) { *g_at = x; });
   }
-  // 64 of N from n0 on, in bf16, to the states of chunk k.
+  // 32 of N from n0 on, in bf16, to the states of chunk k.
   __device__ void leave(int n0, bf16* g_states, const View<bf16>& v, int64_t n, int64_t k, const Side& my) const {
     const int64_t p0 = my.p0 + int(threadIdx.x) % group / 32 * 16;
     bf16* g_to = g_states + v.state(n, k, my.h) + p0 * v.N;
-#pragma unroll
-    for (int tile = n0 / 8; tile < n0 / 8 + 8; tile += 4)
-      store_wide(reinterpret_cast<const float(*)[4]>(&r[4 * tile]), g_to + 8 * tile, v.N, my.columns - int(p0 - my.p0),
-                 int(v.N) - 8 * tile);
+    store_wide(reinterpret_cast<const float(*)[4]>(&r[n0 / 2]), g_to + n0, v.N, my.columns - int(p0 - my.p0), int(v.N) - n0);
   }
   // S^T for 16 of N from 16 * step on, as operand.
   __device__ void pack(uint32_t (&a)[4], int step) const {
@@ -245,27 +243,31 @@ __device__ void forward_side(const ForwardMaps& maps, const View<bf16>& v, Memor
 #pragma unroll
     for (int step = 0; step < N / 16; ++step) wgmma<false, false>(r_m, at_step(c, step), at_step(b, step), step > 0);
     wgmma_commit();
-    // S^T C^T, and the state out: 64 of N at a time, so that few registers hold them in bf16
+    // S^T C^T, and the state out: a part of N at a time, so that few registers hold them in bf16
+    constexpr int part = N <= 128 ? 4 : 2;  // times 16
     auto read_state = [&](int step0) {
-      uint32_t a[4][4];
+      uint32_t a[part][4];
 #pragma unroll
-      for (int step = 0; step < 4; ++step) state.pack(a[step], step0 + step);
+      for (int step = 0; step < part; ++step) state.pack(a[step], step0 + step);
       wgmma_fence();
 #pragma unroll
-      for (int step = 0; step < 4; ++step) wgmma<false>(r_y, a[step], at_step(c, step0 + step), step0 + step > 0);
+      for (int step = 0; step < part; ++step) wgmma<false>(r_y, a[step], at_step(c, step0 + step), step0 + step > 0);
       wgmma_commit();
-      state.leave(16 * step0, g_states, v, n, k, my);
+      if constexpr (N > 128) wgmma_wait<1>();  // the operand of the part before is free
+#pragma unroll
+      for (int step = 0; step < part; step += 2) state.leave(16 * (step0 + step), g_states, v, n, k, my);
     };
-    read_state(0);
+    constexpr int early = N <= 128 ? part : 0;  // with N = 256 the registers hold M or y
+    if constexpr (early > 0) read_state(0);
     barrier_wait(&s.made[at.slot][side], at.parity);
-    wgmma_wait<1>();
+    wgmma_wait<early ? 1 : 0>();
     wgmma_done(r_m);
     write_weights(s_weights, r_m, decays);
     if (thread == 0) store_wait_read<0>();  // y of the chunk before
     fence_async();
     meet();
 #pragma unroll
-    for (int step = 4; step < N / 16; step += 4) read_state(step);
+    for (int step = early; step < N / 16; step += part) read_state(step);
     Columns x, scaled_x;
     load_columns(x, stage.x[side]);
     wgmma_wait<0>();
@@ -281,6 +283,7 @@ __device__ void forward_side(const ForwardMaps& maps, const View<bf16>& v, Memor
     for (int step = 0; step < rows / 16; ++step)
       wgmma<false>(r_y, x[step], operand(s_weights) + step * operand_step<false>(), true);
     wgmma_commit();
+    if constexpr (N > 128) wgmma_wait<0>();  // x's registers are free
     load_columns(scaled_x, stage.x[side]);
     state.advance(decays.in[rows - 1], scaled_x, stage.write[side], stage.b);
     wgmma_wait<1>();
@@ -372,7 +375,7 @@ __device__ void reverse_side(const View<bf16>& v, Memory<ReverseStage<N>>& s, co
     const Step<ReverseStage<N>> at(i);
     const ReverseStage<N>& stage = s.stage[at.slot];
 #pragma unroll
-    for (int n0 = 0; n0 < N; n0 += 64) state.leave(n0, g_d_states, v, where.n, chunks - 1 - i, my);
+    for (int n0 = 0; n0 < N; n0 += 32) state.leave(n0, g_d_states, v, where.n, chunks - 1 - i, my);
     barrier_wait(&s.come[at.slot], at.parity);
     barrier_wait(&s.made[at.slot][side], at.parity);
     Columns dy;
@@ -431,10 +434,9 @@ __global__ void __launch_bounds__(walk_threads, 1) reverse_kernel(const __grid_c
 
 // ---- launches ----
 
-template <int N>
-bool takes() {
-  static const bool runs = runs_here(reinterpret_cast<const void*>(forward_kernel<most_N>));
-  return N <= most_N && runs;
+inline bool here() {
+  static const bool runs = runs_here(reinterpret_cast<const void*>(forward_kernel<128>));
+  return runs;
 }
 inline CUtensorMap tokens_map(const bf16* g, const View<bf16>& v, int64_t heads, int64_t width) {
   return tensor_map<4>(g, {width, heads, v.steps, v.B}, {64, 1, rows, 1});

@@ -90,6 +90,35 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, F*, int t
   return cudaSuccess;
 }
 
+struct cudaFuncAttributes {
+  int numRegs = 255, ptxVersion = emulator::capability;
+};
+template <class F>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, F*) {
+  return *attributes = {}, cudaSuccess;
+}
+
+// A launch with attributes is one like others: the kernel before it has ended.
+enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization = 6 };
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    int programmaticStreamSerializationAllowed;
+  } val;
+};
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes;
+  cudaStream_t stream;
+  cudaLaunchAttribute* attrs;
+  unsigned numAttrs;
+};
+template <class... P>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* c, void (*kernel)(P...), std::type_identity_t<P>... p) {
+  emulator::prepare(kernel, "a kernel launched by its configuration", c->gridDim, c->blockDim, c->dynamicSmemBytes, c->stream)(p...);
+  return cudaGetLastError();
+}
+
 enum cudaMemcpyKind {
   cudaMemcpyHostToHost,
   cudaMemcpyHostToDevice,

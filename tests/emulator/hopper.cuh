@@ -97,6 +97,9 @@ inline void named_barrier_arrive(int id, int threads, emulator::Place at = emula
 }
 inline void store_release(int* g, int x) { *g = x; }
 inline int load_acquire(const int* g) { return *g; }
+inline int take_number(int* g) { return (*g)++; }
+inline void let_next_begin() {}
+inline void wait_for_one_before() {}
 
 template <int registers>
 void registers_give() {
