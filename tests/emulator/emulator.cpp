@@ -3,7 +3,7 @@
 // TAPER_EMULATOR_ORDER says who runs first, at the start and after each barrier:
 //   0        threads and blocks in their order
 //   1        backwards
-//   2, 3...  shuffled, by this seed
+//   2, 3...  shuffled, by this seed; in some blocks a warp or a warpgroup runs only where no other can, or a warp before all
 //   unset    the three in turn, launch by launch: repeating a launch repeats it in another order
 // TAPER_EMULATOR_CAPABILITY: 90, a Hopper's kernels run; 80: those for cards before it. Unset: 90.
 // TAPER_EMULATOR_SHARED: bytes of shared memory a block may have; unset: 232448, an H100's. 101376 is an RTX 4090's.
@@ -118,8 +118,17 @@ unsigned exited[most_threads / 32];  // lanes
 Barrier barriers[16];
 int barrier_result, barrier_arrived;
 
-uint16_t queue[most_threads];  // a ring of those that may run
-unsigned queue_head, queue_size;
+struct Queue {  // a ring of those that may run
+  uint16_t of[most_threads];
+  unsigned head = 0, size = 0;
+  void put(uint16_t t) { of[(head + size++) % most_threads] = t; }
+  unsigned take() {
+    const unsigned t = of[head];
+    head = (head + 1) % most_threads, --size;
+    return t;
+  }
+} queues[2];  // the second: those who give way to all others
+bool slow[most_threads];
 
 Context main_context;
 std::vector<char*> free_stacks;
@@ -161,7 +170,19 @@ void choose_order() {
 
 void enqueue(uint16_t* list, unsigned n) {
   order.arrange(list, n);
-  for (unsigned i = 0; i < n; ++i) queue[(queue_head + queue_size++) % most_threads] = list[i];
+  for (unsigned i = 0; i < n; ++i) queues[slow[list[i]]].put(list[i]);
+}
+bool none_can_run() { return queues[0].size + queues[1].size == 0; }
+unsigned next_of_queue() { return queues[queues[0].size == 0].take(); }
+
+// Who gives way in the block that begins.
+void choose_slow() {
+  std::fill_n(slow, thread_count, false);
+  if (order.kind != 2) return;
+  const unsigned choice = order.below(4), size = choice == 2 ? 128 : 32;
+  if (choice == 0) return;
+  const unsigned which = order.below((thread_count + size - 1) / size);
+  for (unsigned t = 0; t < thread_count; ++t) slow[t] = (t / size == which) != (choice == 3);
 }
 
 // ---- Messages. ----
@@ -244,20 +265,15 @@ void become(unsigned t) {
   threadIdx = {t % x, t / x % y, t / (x * y)};
 }
 
-unsigned next_of_queue() {
-  const unsigned t = queue[queue_head];
-  queue_head = (queue_head + 1) % most_threads;
-  --queue_size;
-  return t;
-}
-
 [[noreturn]] void deadlock() { fault("deadlock: nobody can go on" + where_all_wait(), current.launch->at); }
 
 // Where nobody can run, the engines go on; sometimes they do before.
 void let_engines_work() {
   if (order.kind == 2 && order.below(8) == 0) copies::go_on();
-  while (queue_size == 0)
+  while (none_can_run()) {
+    if (order.kind == 2 && order.below(2) == 0 && products::go_on()) continue;
     if (!copies::go_on() && !products::go_on()) deadlock();
+  }
 }
 
 // The running thread waits; the next one runs. Returns when this one may go on.
@@ -371,7 +387,8 @@ void run_block(unsigned block) {
   static_bytes = 0;
   std::memset(dynamic, 0xff, dynamic_bytes);
   live = thread_count;
-  queue_head = queue_size = 0;
+  for (Queue& q : queues) q.head = q.size = 0;
+  choose_slow();
   for (Barrier& b : barriers) b = Barrier{};
   copies::begin_block();
   products::begin_block();

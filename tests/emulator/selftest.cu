@@ -34,6 +34,16 @@ __global__ void warp_neighbour_kernel(int* g_out) {
   if (barrier) __syncwarp();
   g_out[t] = s_x[t ^ 1];
 }
+// Warp 1 is done long before warp 0 looks, unless it is the slower one.
+template <bool barrier>
+__global__ void late_kernel(int* g_out) {
+  __shared__ int s_x;
+  const int warp = threadIdx.x / 32;
+  for (int i = 0; i < (warp == 0 ? 8 : 2); ++i) __syncwarp();
+  if (threadIdx.x == 32) s_x = 7;
+  if (barrier) __syncthreads();
+  if (threadIdx.x == 0) g_out[blockIdx.x] = s_x;
+}
 template <bool wait>
 __global__ void copy_kernel(const float* g_x, float* g_out) {
   __shared__ alignas(16) float s_x[128];
@@ -66,6 +76,16 @@ void races() {
   for (int order = 0; order < 3; ++order) expect(neighbours(neighbour_kernel<true>, 96)() == right, "__syncthreads");
   expect(depends_on_order(neighbours(warp_neighbour_kernel<false>, 32)), "a missing __syncwarp is found");
   expect(!depends_on_order(neighbours(warp_neighbour_kernel<true>, 32)), "__syncwarp");
+
+  const auto late = [&](auto kernel) {
+    return [=] {
+      const Array<int> out(32);
+      kernel<<<32, 64>>>(out.data());
+      return out.values();
+    };
+  };
+  expect(depends_on_order(late(late_kernel<false>)), "a warp that comes late is found");
+  expect(!depends_on_order(late(late_kernel<true>)), "a warp that comes late is waited for");
 
   std::vector<float> x(128), copied(128);
   for (size_t i = 0; i < 128; ++i) x[i] = float(i);

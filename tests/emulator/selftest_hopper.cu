@@ -204,7 +204,7 @@ void unwaited() {
 
 // ---- Products of a warpgroup: [64,64] by [64, 2 n]. ----
 
-enum Mistake { none, no_wait, no_fence, early_write, other_product, no_end, written };
+enum Mistake { none, no_wait, no_fence, no_second_fence, early_write, other_product, no_end, written };
 
 template <int n, bool in_registers, bool a_across, bool b_across, int mistake = none>
 __global__ void product_kernel(const __grid_constant__ CUtensorMap a_map, const __grid_constant__ CUtensorMap b_map,
@@ -233,6 +233,7 @@ __global__ void product_kernel(const __grid_constant__ CUtensorMap a_map, const 
   const uint64_t a = operand(s_raw), b = operand(s_b, 8192);
   if (mistake != no_fence) wgmma_fence();
   for (int step = 0; step < 4; ++step) {
+    if (in_registers && step == 2 && mistake != no_second_fence) wgmma_fence();  // a group more
     const uint64_t b_step = b + uint64_t(step) * operand_step<b_across>();
     if constexpr (in_registers) wgmma<b_across>(d, fragment[step], b_step, step > 0);
     else wgmma<a_across, b_across>(d, a + uint64_t(step) * operand_step<a_across>(), b_step, mistake == other_product ? t < 5 : step > 0);
@@ -286,6 +287,7 @@ void products() {
   expect(depends_on_order([] { return product<32, false, false, false, early_write>(false); }), "an operand overwritten early");
   const auto mistaken = []<int mistake>() { return [] { product<32, false, false, false, mistake>(false); }; };
   expect_raised("no fence", "wgmma_fence comes first", mistaken.operator()<no_fence>());
+  expect_raised("one fence", "wgmma_fence comes first", [] { product<32, true, false, false, no_second_fence>(false); });
   expect_raised("two products", "different products", mistaken.operator()<other_product>());
   expect_raised("no wait", "wgmma_wait<0>() comes first", mistaken.operator()<no_end>());
   expect_raised("sums written", "sums were written", mistaken.operator()<written>());

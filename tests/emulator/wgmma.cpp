@@ -50,7 +50,8 @@ struct Warpgroup {
   std::vector<Running> running;    // oldest first
   size_t before = 0;               // products that are done
   std::vector<size_t> groups;      // where each ends, counted from the block's begin
-  size_t groups_done = 0;
+  size_t groups_done = 0, awaited = 0;
+  bool late = false;  // what is awaited is not done before nobody else can run
   std::vector<std::shared_ptr<Sums>> made;  // that some lanes have not waited for
   struct Lane {
     size_t products = 0, groups = 0, wanted = 0;
@@ -181,7 +182,7 @@ void wgmma(const WarpgroupProduct& product, float* d, const uint32_t* a, Place a
     fault("wgmma: the threads of a warpgroup ask for different products, one at line " + std::to_string(r.at.line()), at);
   if (r.sums->d[lane] && r.sums->d[lane] != d) fault("wgmma: the threads of a warpgroup name different sums", at);
   if (!my.fenced && (product.registers || !r.sums->d[lane]))
-    fault("wgmma: its registers were used otherwise since the last wait: wgmma_fence comes first", at);
+    fault("wgmma: registers may have been used otherwise since the group before: wgmma_fence comes first", at);
   if (!r.sums->d[lane]) r.sums->take(lane, d);
   if (a) std::copy_n(a, 4, r.fragment[lane]);
   if (first && at_once()) read(r);
@@ -192,6 +193,7 @@ void wgmma_fence() { my_lane().fenced = true; }
 void wgmma_commit(Place at) {
   Warpgroup& w = mine();
   Warpgroup::Lane& my = my_lane();
+  my.fenced = false;
   if (my.groups++ == w.groups.size()) w.groups.push_back(my.products);
   else if (w.groups[my.groups - 1] != my.products)
     fault("wgmma_commit: the threads of a warpgroup close different groups", at);
@@ -202,8 +204,9 @@ void wgmma_wait(size_t pending, Place at) {
   Warpgroup::Lane& my = my_lane();
   my.fenced = false;
   my.wanted = my.groups > pending ? my.groups - pending : 0;
+  if (my.wanted > w.awaited) w.awaited = my.wanted, w.late = !at_once();
   while (w.groups_done < my.wanted)
-    if (!finish(w)) wait_on(&w, "wgmma_wait", [](const void*) { return std::string(); }, at);
+    if (w.late || !finish(w)) wait_on(&w, "wgmma_wait", [](const void*) { return std::string(); }, at);
   for (const auto& sums : w.made)
     if (sums->d[running() % lanes] && sums->last_group <= my.wanted) sums->give(running() % lanes);
   std::erase_if(w.made, [](const auto& sums) { return std::count(sums->d, sums->d + lanes, nullptr) == lanes; });
@@ -215,8 +218,9 @@ void begin_block() {
   for (Warpgroup& w : warpgroups) w = Warpgroup{};
 }
 bool go_on() {
-  for (Warpgroup& w : warpgroups)
-    if (finish(w)) return true;
+  const unsigned count = threads_of_block() / lanes, first = below(count);
+  for (unsigned i = 0; i < count; ++i)
+    if (finish(warpgroups[(first + i) % count])) return true;
   return false;
 }
 void end_thread() {
