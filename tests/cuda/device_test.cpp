@@ -1,5 +1,7 @@
 // What the program says where there is no GPU, none that it can use, too little memory, a kernel that fails: on a fake
 // driver (the real binary) and on a fake runtime (taper_fake_gpu). No GPU is needed.
+#include <map>
+
 #include "tests/apps/tiny.h"
 
 using namespace taper;
@@ -148,6 +150,35 @@ TEST_CASE("memory: the message says what was wanted and what there is, and the b
   setenv("FAKE_MIB", "1", 1);
   refuses(t, on_gpu(t, {"--set", "model.d_model=64", "--set", "model.heads=4", "--set", "model.head_dim=32", "--set", "run.dir=" + t.dir("none")}), 69,
           "; not even train.batch=1 fits (");
+}
+
+TEST_CASE("memory that is out when a run goes on: the last checkpoint is intact, and the run goes on where there is more") {
+  const Tiny t;
+  {
+    const Environment e{{"FAKE_FAULT", "causal_conv1d:40"}};  // ends the run after some checkpoints
+    binary = TAPER_FAKE_GPU;
+    REQUIRE(run(t, on_gpu(t)).code == 70);
+  }
+  const auto saved = [&] {
+    std::map<std::string, std::string> files;
+    for (const auto& f : fs::recursive_directory_iterator(t.dir("r") + "/checkpoints"))
+      if (f.is_regular_file()) files[f.path().string()] = read_file(f.path());
+    return files;
+  };
+  const auto before = saved();
+  REQUIRE(!before.empty());
+  {
+    const Environment e{{"FAKE_MIB", "0"}};  // taken by others meanwhile
+    binary = TAPER_FAKE_GPU;
+    const Ended full = run(t, on_gpu(t, {"--resume"}));
+    CHECK(full.code == 69);
+    CHECK_MESSAGE(full.err.find("taper: cuda:0: memory is out: ") != std::string::npos, full.err);
+  }
+  CHECK(saved() == before);
+  binary = TAPER_FAKE_GPU;
+  const Ended resumed = run(t, on_gpu(t, {"--resume"}));
+  CHECK_MESSAGE(resumed.code == 0, resumed.err);
+  CHECK(resumed.err.find("resumed after step ") != std::string::npos);
 }
 
 TEST_CASE("a fault inside a kernel: the message, the kernel's name on request, the last checkpoint intact") {
