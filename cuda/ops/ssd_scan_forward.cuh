@@ -137,40 +137,14 @@ __global__ void __launch_bounds__(walk_threads, 1) forward_kernel(View<bf16> v, 
     for (int u = 0; u < (one_head ? 1 : 2); ++u) {
       const ChunkDecays& decays = s.decays[u];
       bf16* s_to = weights_at(u, strip);
-      const float high_i[2] = {decays.high[first], decays.high[second]},
-                  low_i[2] = {decays.low[first], decays.low[second]};
-      const int from[2] = {decays.from[first], decays.from[second]};
+      const PairWeights of(decays, first, second);
 #pragma unroll
       for (int block = 0; block < 2; ++block) {
         if (block >= blocks) continue;
-        const int j0 = 32 * side + 16 * block, m = j0 + 15;
-        float w[2][4];  // E_ij dt_j; behind the diagonal's block exp(G_i - G_m) times exp(G_m - G_j) dt_j
-        if (j0 < 16 * strip) {
-          float by[2];
-#pragma unroll
-          for (int e = 0; e < 2; ++e)
-            by[e] = from[e] <= m ? __expf((high_i[e] - decays.high[m]) + (low_i[e] - decays.low[m])) : 0.0f;
-#pragma unroll
-          for (int tile = 0; tile < 2; ++tile) {
-            const float2 column = two(decays.column, j0 + 8 * tile + 2 * q);
-            w[tile][0] = by[0] * column.x, w[tile][1] = by[0] * column.y;
-            w[tile][2] = by[1] * column.x, w[tile][3] = by[1] * column.y;
-          }
-        } else {
-#pragma unroll
-          for (int tile = 0; tile < 2; ++tile) {
-            const int j = j0 + 8 * tile + 2 * q;
-            const float2 high_j = two(decays.high, j), low_j = two(decays.low, j), dt = two(decays.dt, j);
-#pragma unroll
-            for (int e = 0; e < 2; ++e) {
-              const int i = e ? second : first;
-              w[tile][2 * e] =
-                  j <= i && j >= from[e] ? __expf((high_i[e] - high_j.x) + (low_i[e] - low_j.x)) * dt.x : 0.0f;
-              w[tile][2 * e + 1] =
-                  j < i && j + 1 >= from[e] ? __expf((high_i[e] - high_j.y) + (low_i[e] - low_j.y)) * dt.y : 0.0f;
-            }
-          }
-        }
+        const int j0 = 32 * side + 16 * block;
+        float w[2][4];
+        if (j0 < 16 * strip) of.before(w, decays, j0);
+        else of.diagonal(w, decays, j0);
 #pragma unroll
         for (int tile = 0; tile < 2; ++tile)
 #pragma unroll

@@ -145,29 +145,51 @@ struct State {
   }
 };
 
-// The decays of one side, a chunk ahead of where they are asked for; one warp. f(tokens, stage, k) writes them.
-template <class Stage, class F>
-__device__ void make_decays(Memory<Stage>& s, const View<bf16>& v, int64_t n, int side, int64_t h, bool back, F f) {
-  const int chunks = int(v.chunks);
-  auto chunk = [&](int i) { return back ? chunks - 1 - i : i; };
-  ChunkTokens next;
-  next.read(v, n, h, chunk(0));
-  for (int i = 0; i < chunks; ++i) {
-    const ChunkTokens tokens = next;
-    if (i + 1 < chunks) next.read(v, n, h, chunk(i + 1));
-    const Step<Stage> at(i);
-    barrier_wait(&s.free[at.slot], at.parity ^ 1);
-    f(tokens, s.stage[at.slot], chunk(i));
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) barrier_arrive(&s.made[at.slot][side]);
-  }
-}
 __device__ inline void copy_tile(bf16* s_tile, const CUtensorMap& map, int width, int y, int t, int n, Barrier* come) {
   for (int column = 0; column < width; column += 64) copy_box(s_tile + column / 64 * panel, map, column, y, t, n, come);
 }
 __device__ inline void copy_sides(bf16 (&s_tiles)[2][panel], const CUtensorMap& map, const Place& at, int t, Barrier* come) {
   copy_box(s_tiles[0], map, int(at.first.p0), int(at.first.h), t, int(at.n), come);
   copy_box(s_tiles[1], map, int(at.second.p0), int(at.second.h), t, int(at.n), come);
+}
+
+// A block's walk over the chunks, one stage for each:
+//   fetch(stage, come, where, t)     one thread; begins the copies of 64 tokens from t on, which `come` counts
+//   decide(stage, side, tokens, k)   a warp for each side; writes what the decays of chunk k are needed for
+//   work(s, where, side)             a warpgroup for each side; takes the stages in turn and sets them free
+template <class Stage, bool back, class Fetch, class Decide, class Work>
+__device__ void walk(const View<bf16>& v, Fetch fetch, Decide decide, Work work) {
+  Memory<Stage>& s = Memory<Stage>::here();
+  const int role = int(threadIdx.x) / group, warp = int(threadIdx.x) / 32, chunks = int(v.chunks);
+  const Place where(v);
+  if (threadIdx.x == 0) s.init();
+  __syncthreads();
+  if (role > 0) {
+    registers_take<224>();
+    return work(s, where, role - 1);
+  }
+  registers_give<56>();
+  auto chunk = [&](int i) { return back ? chunks - 1 - i : i; };
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < chunks; ++i) {
+      const Step<Stage> at(i);
+      barrier_wait(&s.free[at.slot], at.parity ^ 1);
+      fetch(s.stage[at.slot], &s.come[at.slot], where, chunk(i) * rows);
+    }
+  } else if (warp >= 2) {
+    const int side = warp - 2;
+    ChunkTokens next;  // read a chunk before they are asked for
+    next.read(v, where.n, where.side(side).h, chunk(0));
+    for (int i = 0; i < chunks; ++i) {
+      const ChunkTokens tokens = next;
+      if (i + 1 < chunks) next.read(v, where.n, where.side(side).h, chunk(i + 1));
+      const Step<Stage> at(i);
+      barrier_wait(&s.free[at.slot], at.parity ^ 1);
+      decide(s.stage[at.slot], side, tokens, chunk(i));
+      __syncwarp();
+      if (threadIdx.x % 32 == 0) barrier_arrive(&s.made[at.slot][side]);
+    }
+  }
 }
 
 // ---- forward ----
@@ -178,39 +200,19 @@ struct ForwardMaps {
 
 // (M E dt)_ij to shared memory, a warp's 16 rows i from the sums of M.
 __device__ inline void write_weights(bf16* s_weights, const float (&r_m)[32], const ChunkDecays& decays) {
-  const int lane = int(threadIdx.x) % 32, strip = int(threadIdx.x) % group / 32, q = lane % 4;
-  const int i[2] = {16 * strip + lane / 4, 16 * strip + lane / 4 + 8};
-  const float high_i[2] = {decays.high[i[0]], decays.high[i[1]]}, low_i[2] = {decays.low[i[0]], decays.low[i[1]]};
-  const int from[2] = {decays.from[i[0]], decays.from[i[1]]};
+  const int lane = int(threadIdx.x) % 32, strip = int(threadIdx.x) % group / 32;
+  const PairWeights of(decays, 16 * strip + lane / 4, 16 * strip + lane / 4 + 8);
 #pragma unroll
   for (int block = 0; block < 4; ++block) {
     uint32_t w[4] = {0, 0, 0, 0};
-    if (block < strip) {  // exp(G_i - G_m) times exp(G_m - G_j) dt_j
-      const int m = 16 * block + 15;
-      float by[2];
+    if (block <= strip) {
+      float weights[2][4];
+      if (block < strip) of.before(weights, decays, 16 * block);
+      else of.diagonal(weights, decays, 16 * block);
 #pragma unroll
-      for (int e = 0; e < 2; ++e)
-        by[e] = from[e] <= m ? __expf((high_i[e] - decays.high[m]) + (low_i[e] - decays.low[m])) : 0.0f;
-#pragma unroll
-      for (int tile = 0; tile < 2; ++tile) {
-        const float2 column = two(decays.column, 16 * block + 8 * tile + 2 * q);
-        const float* r = &r_m[8 * block + 4 * tile];
-#pragma unroll
-        for (int e = 0; e < 2; ++e)
-          w[2 * tile + e] = cuda::pack_bf16(by[e] * column.x * r[2 * e], by[e] * column.y * r[2 * e + 1]);
-      }
-    } else if (block == strip) {
-#pragma unroll
-      for (int tile = 0; tile < 2; ++tile) {
-        const int j = 16 * block + 8 * tile + 2 * q;
-        const float2 high_j = two(decays.high, j), low_j = two(decays.low, j), dt = two(decays.dt, j);
-        const float* r = &r_m[8 * block + 4 * tile];
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          const float x = j <= i[e] && j >= from[e] ? __expf((high_i[e] - high_j.x) + (low_i[e] - low_j.x)) * dt.x : 0.0f;
-          const float y = j < i[e] && j + 1 >= from[e] ? __expf((high_i[e] - high_j.y) + (low_i[e] - low_j.y)) * dt.y : 0.0f;
-          w[2 * tile + e] = cuda::pack_bf16(x * r[2 * e], y * r[2 * e + 1]);
-        }
+      for (int u = 0; u < 4; ++u) {
+        const float *by = &weights[u / 2][u % 2 * 2], *r = &r_m[8 * block + 2 * u];
+        w[u] = cuda::pack_bf16(by[0] * r[0], by[1] * r[1]);
       }
     }
     stmatrix_x4(s_weights + place(16 * strip + lane % 16, 16 * block + lane / 16 * 8), w[0], w[1], w[2], w[3]);
@@ -317,37 +319,21 @@ __device__ void forward_side(const ForwardMaps& maps, const View<bf16>& v, Memor
 template <int N>
 __device__ void forward_block(const ForwardMaps& maps, const View<bf16>& v, bf16* g_states, float* g_final) {
   using Stage = ForwardStage<N>;
-  Memory<Stage>& s = Memory<Stage>::here();
-  const int thread = int(threadIdx.x), role = thread / group, warp = thread / 32, chunks = int(v.chunks);
-  const Place where(v);
-  if (thread == 0) s.init();
-  __syncthreads();
-  if (role > 0) {
-    registers_take<224>();
-    forward_side(maps, v, s, where, role - 1, g_states, g_final);
-    return;
-  }
-  registers_give<56>();
-  if (thread == 0) {
-    for (int k = 0; k < chunks; ++k) {
-      const Step<Stage> at(k);
-      Stage& stage = s.stage[at.slot];
-      Barrier* come = &s.come[at.slot];
-      barrier_wait(&s.free[at.slot], at.parity ^ 1);
-      barrier_arrive_expecting(come, int(sizeof(stage.c) + sizeof(stage.b) + sizeof(stage.x)));
-      copy_tile(stage.c, maps.c, N, int(where.group), k * rows, int(where.n), come);
-      copy_tile(stage.b, maps.b, N, int(where.group), k * rows, int(where.n), come);
-      copy_sides(stage.x, maps.x, where, k * rows, come);
-    }
-  } else if (warp >= 2) {
-    const int side = warp - 2;
-    make_decays(s, v, where.n, side, where.side(side).h, false, [&](const ChunkTokens& tokens, Stage& stage, int k) {
-      tokens.finish(stage.decays[side], k);
-      const int j = 2 * (thread % 32);
-      const float2 out = two(stage.decays[side].out, j);
-      *reinterpret_cast<float2*>(&stage.write[side][j]) = make_float2(out.x * tokens.dt.x, out.y * tokens.dt.y);
-    });
-  }
+  walk<Stage, false>(
+      v,
+      [&](Stage& stage, Barrier* come, const Place& where, int t) {
+        barrier_arrive_expecting(come, int(sizeof(stage.c) + sizeof(stage.b) + sizeof(stage.x)));
+        copy_tile(stage.c, maps.c, N, int(where.group), t, int(where.n), come);
+        copy_tile(stage.b, maps.b, N, int(where.group), t, int(where.n), come);
+        copy_sides(stage.x, maps.x, where, t, come);
+      },
+      [&](Stage& stage, int side, const ChunkTokens& tokens, int k) {
+        tokens.finish(stage.decays[side], k);
+        const int j = 2 * (int(threadIdx.x) % 32);
+        const float2 out = two(stage.decays[side].out, j);
+        *reinterpret_cast<float2*>(&stage.write[side][j]) = make_float2(out.x * tokens.dt.x, out.y * tokens.dt.y);
+      },
+      [&](Memory<Stage>& s, const Place& where, int side) { forward_side(maps, v, s, where, side, g_states, g_final); });
 }
 
 template <int N>
@@ -393,34 +379,19 @@ template <int N>
 __device__ void reverse_block(const ReverseMaps& maps, const View<bf16>& v, const float* g_d_final, bf16* g_d_states,
                               float* g_d_initial) {
   using Stage = ReverseStage<N>;
-  Memory<Stage>& s = Memory<Stage>::here();
-  const int thread = int(threadIdx.x), role = thread / group, warp = thread / 32, chunks = int(v.chunks);
-  const Place where(v);
-  if (thread == 0) s.init();
-  __syncthreads();
-  if (role > 0) {
-    registers_take<224>();
-    reverse_side(v, s, where, role - 1, g_d_final, g_d_states, g_d_initial);
-    return;
-  }
-  registers_give<56>();
-  if (thread == 0) {
-    for (int i = 0; i < chunks; ++i) {
-      const Step<Stage> at(i);
-      Stage& stage = s.stage[at.slot];
-      Barrier* come = &s.come[at.slot];
-      const int t = (chunks - 1 - i) * rows;
-      barrier_wait(&s.free[at.slot], at.parity ^ 1);
-      barrier_arrive_expecting(come, int(sizeof(stage.c) + sizeof(stage.dy)));
-      copy_tile(stage.c, maps.c, N, int(where.group), t, int(where.n), come);
-      copy_sides(stage.dy, maps.dy, where, t, come);
-    }
-  } else if (warp >= 2) {
-    const int side = warp - 2;
-    make_decays(s, v, where.n, side, where.side(side).h, true, [&](const ChunkTokens& tokens, Stage& stage, int k) {
-      *reinterpret_cast<float2*>(&stage.in[side][2 * (thread % 32)]) = tokens.in(tokens.sums(), k * rows);
-    });
-  }
+  walk<Stage, true>(
+      v,
+      [&](Stage& stage, Barrier* come, const Place& where, int t) {
+        barrier_arrive_expecting(come, int(sizeof(stage.c) + sizeof(stage.dy)));
+        copy_tile(stage.c, maps.c, N, int(where.group), t, int(where.n), come);
+        copy_sides(stage.dy, maps.dy, where, t, come);
+      },
+      [&](Stage& stage, int side, const ChunkTokens& tokens, int k) {
+        *reinterpret_cast<float2*>(&stage.in[side][2 * (int(threadIdx.x) % 32)]) = tokens.in(tokens.sums(), k * rows);
+      },
+      [&](Memory<Stage>& s, const Place& where, int side) {
+        reverse_side(v, s, where, side, g_d_final, g_d_states, g_d_initial);
+      });
 }
 
 template <int N>

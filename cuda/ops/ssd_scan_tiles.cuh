@@ -162,4 +162,41 @@ struct ChunkTokens {
 // Two values beside each other.
 __device__ inline float2 two(const float* s_values, int i) { return *reinterpret_cast<const float2*>(&s_values[i]); }
 
+// E_ij dt_j for two rows i of a lane and blocks of 16 columns, as the sums of C B^T lie: [tile of 8][row, column].
+struct PairWeights {
+  int i[2], from[2];
+  float high[2], low[2];
+
+  __device__ PairWeights(const ChunkDecays& s, int first, int second)
+      : i{first, second}, from{s.from[first], s.from[second]}, high{s.high[first], s.high[second]}, low{s.low[first], s.low[second]} {}
+
+  // Columns from j0 on, all before the rows: exp(G_i - G_m) times exp(G_m - G_j) dt_j, m the last of them.
+  __device__ void before(float (&w)[2][4], const ChunkDecays& s, int j0) const {
+    const int m = j0 + 15, q = int(threadIdx.x) % 4;
+    float by[2];
+#pragma unroll
+    for (int e = 0; e < 2; ++e) by[e] = from[e] <= m ? __expf((high[e] - s.high[m]) + (low[e] - s.low[m])) : 0.0f;
+#pragma unroll
+    for (int tile = 0; tile < 2; ++tile) {
+      const float2 column = two(s.column, j0 + 8 * tile + 2 * q);
+      w[tile][0] = by[0] * column.x, w[tile][1] = by[0] * column.y;
+      w[tile][2] = by[1] * column.x, w[tile][3] = by[1] * column.y;
+    }
+  }
+  // The block on the diagonal.
+  __device__ void diagonal(float (&w)[2][4], const ChunkDecays& s, int j0) const {
+    const int q = int(threadIdx.x) % 4;
+#pragma unroll
+    for (int tile = 0; tile < 2; ++tile) {
+      const int j = j0 + 8 * tile + 2 * q;
+      const float2 high_j = two(s.high, j), low_j = two(s.low, j), dt = two(s.dt, j);
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        w[tile][2 * e] = j <= i[e] && j >= from[e] ? __expf((high[e] - high_j.x) + (low[e] - low_j.x)) * dt.x : 0.0f;
+        w[tile][2 * e + 1] = j < i[e] && j + 1 >= from[e] ? __expf((high[e] - high_j.y) + (low[e] - low_j.y)) * dt.y : 0.0f;
+      }
+    }
+  }
+};
+
 }  // namespace taper::kernels::ssd

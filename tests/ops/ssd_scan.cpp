@@ -58,6 +58,9 @@ std::vector<Example> examples() {
   all.push_back(example({.B = 1, .T = 66, .H = 2, .P = 72, .G = 1, .N = 72, .d = false, .slowest = 5, .fastest = 30}));
   all.push_back(example({.B = 1, .T = 130, .H = 2, .P = 16, .G = 1, .N = 16, .slowest = 1e-4, .fastest = 1e3, .spread = true}));
   all.push_back(example({.B = 1, .T = 65, .H = 2, .P = 136, .G = 2, .N = 136, .dt = false, .d = false, .initial = false}));
+  // More chunks than a kernel keeps under way, of two heads.
+  all.push_back(example({.B = 1, .T = 330, .H = 2, .P = 24, .G = 1, .N = 16}));
+  all.push_back(example({.B = 1, .T = 210, .H = 2, .P = 8, .G = 1, .N = 136}));
   return all;
 }
 
