@@ -48,7 +48,7 @@ __device__ inline void barrier_wait(Barrier* b, int parity) {
 
 // Copies of a box of a tensor map, from global memory, whose bytes a barrier counts; x runs along rows. What lies
 // outside the tensor arrives as zeros, and is counted. The second form delivers to the same place of each of `blocks`; the
-// third is for maps of four dimensions, its box lies in the first and third of them.
+// third takes a box of a map of four dimensions.
 __device__ inline void copy_box(void* shared, const CUtensorMap& map, int x, int y, Barrier* b) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], "

@@ -7,9 +7,9 @@
 
 namespace taper::cuda::hopper {
 
-// A dense bf16 tensor of `dimensions` (2 or 4), the innermost first, fetched in boxes of `box`, with each row's 16-byte
-// pieces xored with the row as wgmma reads them: a box has 64 elements of the innermost, or fewer rows of 128 bytes are
-// filled. g and every outer stride are multiples of 16 bytes.
+// The map of a dense bf16 tensor of 2 or 4 dimensions, `sizes` with the innermost first, that is fetched and stored in boxes of
+// `box` elements; a box is 64 wide in the innermost, rows of 128 bytes, whose 16-byte pieces are xored with the row as wgmma
+// reads them. g and every outer stride are multiples of 16 bytes; what the driver refuses raises.
 template <size_t dimensions>
 CUtensorMap tensor_map(const void* g, const std::array<int64_t, dimensions>& sizes, const std::array<int, dimensions>& box);
 
