@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <map>
 #include <set>
 
@@ -98,8 +97,7 @@ int main(int argc, char** argv) try {
     else if (a == "--commit") o.commit = value();
     else rooms.push_back(a);
   }
-  const char* name = std::getenv("TAPER_TEST_DEVICE");
-  Device& device = open_device(name ? name : "cpu");
+  Device& device = tested_device();
   int faults = o.complete ? completeness() : 0, held = 0;
   for (const OpCase& c : all_cases()) {
     if (o.complete && rooms.empty()) break;

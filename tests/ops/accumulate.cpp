@@ -1,7 +1,6 @@
 // accumulate: its checks. It has no rule, so no law but these.
 #include "tensor/ops/accumulate.h"
 
-#include <cstdlib>
 
 #include "tensor/random.h"
 #include "tests/support/expect.h"
@@ -10,16 +9,10 @@
 namespace taper::test {
 namespace {
 
-// The device that is tested: these kernels have no law that would run them there.
-Device& device() {
-  const char* name = std::getenv("TAPER_TEST_DEVICE");
-  return open_device(name ? name : "cpu");
-}
-
 Tensor drawn(const Shape& shape, Dtype dtype, uint64_t seed) {
   std::vector<double> values(size_t(shape.numel()));
   for (size_t i = 0; i < values.size(); ++i) values[i] = Random(seed, "accumulate").normal(i);
-  return from_doubles(device(), shape, dtype, values);
+  return from_doubles(tested_device(), shape, dtype, values);
 }
 
 // More elements than one block of the grid, and a remainder.
@@ -31,14 +24,14 @@ void adds_each_element_once() {
     for (size_t i = 0; i < wanted.size(); ++i) wanted[i] += added[i];
     kernels::accumulate({.sum = sum, .d = d});
     // Rounded once to the dtype: from_doubles rounds the same exact sum.
-    expect_same_bits(sum, from_doubles(device(), {3, 40001}, dtype, wanted), name(dtype));
+    expect_same_bits(sum, from_doubles(tested_device(), {3, 40001}, dtype, wanted), name(dtype));
     expect_same_bits(d, drawn({3, 40001}, dtype, 2), "d is only read");
   }
 }
 
 void takes_nothing_and_scalars() {
   kernels::accumulate({.sum = drawn({0, 4}, Dtype::f32, 1), .d = drawn({0, 4}, Dtype::f32, 2)});
-  const Tensor one = full(device(), {}, Dtype::f32, 1);
+  const Tensor one = full(tested_device(), {}, Dtype::f32, 1);
   kernels::accumulate({.sum = one, .d = one});
   expect(item(one) == 2, "1 + 1 must be 2; got {}", item(one));
 }

@@ -2,7 +2,6 @@
 #include "tensor/ops/adamw.h"
 
 #include <cmath>
-#include <cstdlib>
 
 #include "tensor/parallel.h"
 #include "tensor/random.h"
@@ -12,12 +11,6 @@
 namespace taper::test {
 namespace {
 
-// The device that is tested: these kernels have no law that would run them there.
-Device& device() {
-  const char* name = std::getenv("TAPER_TEST_DEVICE");
-  return open_device(name ? name : "cpu");
-}
-
 std::vector<double> drawn(int64_t n, uint64_t seed) {
   std::vector<double> values(static_cast<size_t>(n));
   for (size_t i = 0; i < values.size(); ++i) values[i] = Random(seed, "adamw").normal(i);
@@ -26,11 +19,11 @@ std::vector<double> drawn(int64_t n, uint64_t seed) {
 
 struct Run {
   Tensor value, moment1, moment2;
-  Tensor scale = full(device(), {}, Dtype::f64, 1);
-  Tensor finite = from_host<int32_t>(device(), {}, std::vector<int32_t>{1});
+  Tensor scale = full(tested_device(), {}, Dtype::f64, 1);
+  Tensor finite = from_host<int32_t>(tested_device(), {}, std::vector<int32_t>{1});
   int64_t steps = 0;
   Run(const Shape& shape, Dtype dtype, const std::vector<double>& start)
-      : value(from_doubles(device(), shape, dtype, start)), moment1(zeros_like(value)), moment2(zeros_like(value)) {}
+      : value(from_doubles(tested_device(), shape, dtype, start)), moment1(zeros_like(value)), moment2(zeros_like(value)) {}
   void step(const Tensor& gradient, double lr, double weight_decay, double eps = 1e-8) {
     ++steps;
     kernels::adamw({.tensors = {{.value = value,
@@ -38,10 +31,10 @@ struct Run {
                                  .moment1 = moment1,
                                  .moment2 = moment2,
                                  .weight_decay = weight_decay}},
-                    .rate = full(device(), {}, Dtype::f64, lr),
+                    .rate = full(tested_device(), {}, Dtype::f64, lr),
                     .scale = scale,
                     .finite = finite,
-                    .steps = from_host<int64_t>(device(), {}, std::vector<int64_t>{steps}),
+                    .steps = from_host<int64_t>(tested_device(), {}, std::vector<int64_t>{steps}),
                     .beta1 = 0.9,
                     .beta2 = 0.95,
                     .eps = eps});
@@ -71,7 +64,7 @@ void follows_the_published_update() {
     for (int64_t t = 0; t < updates; ++t) {
       const std::vector<double> g = drawn(n, uint64_t(100 + t));
       for (size_t i = 0; i < g.size(); ++i) gradients[i].push_back(g[i]);
-      run.step(from_doubles(device(), {n}, dtype, g), 3e-2, 0.1);
+      run.step(from_doubles(tested_device(), {n}, dtype, g), 3e-2, 0.1);
     }
     std::vector<double> wanted(static_cast<size_t>(n));
     for (size_t i = 0; i < wanted.size(); ++i) wanted[i] = published(start[i], gradients[i], 3e-2, 0.1, 1e-8);
@@ -83,7 +76,7 @@ void follows_the_published_update() {
 // By hand: the first step of any gradient moves by lr against its sign; decay is apart from it.
 void first_step_moves_by_the_rate() {
   Run run({4}, Dtype::f64, {1, 1, 1, 1});
-  run.step(from_doubles(device(), {4}, Dtype::f64, std::vector<double>{1e-4, -1e4, 3, 0}), 0.5, 0.1, 0);
+  run.step(from_doubles(tested_device(), {4}, Dtype::f64, std::vector<double>{1e-4, -1e4, 3, 0}), 0.5, 0.1, 0);
   const std::vector<double> got = to_doubles(run.value);
   for (size_t i = 0; i < 3; ++i) {
     const double wanted = 0.95 + (i == 1 ? 0.5 : -0.5);
@@ -94,27 +87,27 @@ void first_step_moves_by_the_rate() {
 
 void tiny_eps_keeps_zero_gradients_still() {
   Run run({2}, Dtype::f32, {1, -2});
-  run.step(zeros(device(), {2}, Dtype::f32), 0.5, 0, 1e-18);
+  run.step(zeros(tested_device(), {2}, Dtype::f32), 0.5, 0, 1e-18);
   expect(to_doubles(run.value) == std::vector<double>{1, -2}, "a zero gradient must move nothing");
 }
 
 void scale_multiplies_the_gradient() {
   Run scaled({1000}, Dtype::f64, drawn(1000, 1)), plain({1000}, Dtype::f64, drawn(1000, 1));
-  scaled.scale = full(device(), {}, Dtype::f64, 0.25);
+  scaled.scale = full(tested_device(), {}, Dtype::f64, 0.25);
   std::vector<double> g = drawn(1000, 2);
-  scaled.step(from_doubles(device(), {1000}, Dtype::f64, g), 1e-2, 0.1);
+  scaled.step(from_doubles(tested_device(), {1000}, Dtype::f64, g), 1e-2, 0.1);
   for (double& x : g) x *= 0.25;
-  plain.step(from_doubles(device(), {1000}, Dtype::f64, g), 1e-2, 0.1);
+  plain.step(from_doubles(tested_device(), {1000}, Dtype::f64, g), 1e-2, 0.1);
   expect_same_bits(scaled.value, plain.value, "value");
   expect_same_bits(scaled.moment2, plain.moment2, "moment2");
 }
 
 void a_refused_step_writes_nothing() {
   Run run({1000}, Dtype::f32, drawn(1000, 1));
-  run.step(from_doubles(device(), {1000}, Dtype::f32, drawn(1000, 2)), 1e-2, 0.1);
+  run.step(from_doubles(tested_device(), {1000}, Dtype::f32, drawn(1000, 2)), 1e-2, 0.1);
   const Tensor before[] = {clone(run.value), clone(run.moment1), clone(run.moment2)};
-  run.finite = zeros(device(), {}, Dtype::i32);
-  run.step(full(device(), {1000}, Dtype::f32, std::nan("")), 1e-2, 0.1);
+  run.finite = zeros(tested_device(), {}, Dtype::i32);
+  run.step(full(tested_device(), {1000}, Dtype::f32, std::nan("")), 1e-2, 0.1);
   expect_same_bits(run.value, before[0], "value");
   expect_same_bits(run.moment1, before[1], "moment1");
   expect_same_bits(run.moment2, before[2], "moment2");
@@ -122,26 +115,26 @@ void a_refused_step_writes_nothing() {
 
 // More tensors than one table of a GPU holds, of both dtypes, empty and unaligned ones among them.
 void many_tensors_are_each_alone() {
-  const Tensor memory = from_doubles(device(), {4 * 20001}, Dtype::f32, drawn(4 * 20001, 5));
+  const Tensor memory = from_doubles(tested_device(), {4 * 20001}, Dtype::f32, drawn(4 * 20001, 5));
   const auto lists = [&] {
     std::vector<kernels::AdamWTensor> list;
     for (int64_t i = 0; i < 150; ++i) {
       const int64_t n = i % 50 == 7 ? 0 : i % 30 == 3 ? 9001 : 1 + 37 * i;
       const Dtype dtype = i % 4 == 1 ? Dtype::f64 : Dtype::f32;
-      const auto tensor = [&](uint64_t seed) { return from_doubles(device(), {n}, dtype, drawn(n, seed + uint64_t(i))); };
-      list.push_back({.value = tensor(100), .gradient = tensor(400), .moment1 = tensor(700), .moment2 = full(device(), {n}, dtype, 0.5),
+      const auto tensor = [&](uint64_t seed) { return from_doubles(tested_device(), {n}, dtype, drawn(n, seed + uint64_t(i))); };
+      list.push_back({.value = tensor(100), .gradient = tensor(400), .moment1 = tensor(700), .moment2 = full(tested_device(), {n}, dtype, 0.5),
                       .lr_scale = 0.1 * double(i), .weight_decay = i % 3 ? 0.1 : 0});
     }
     const auto piece = [&](int64_t k) { return clone(memory).rows(20001 * k + 1, 20001 * (k + 1)); };
-    list.push_back({.value = piece(0), .gradient = piece(1), .moment1 = piece(2), .moment2 = full(device(), {20000}, Dtype::f32, 1),
+    list.push_back({.value = piece(0), .gradient = piece(1), .moment1 = piece(2), .moment2 = full(tested_device(), {20000}, Dtype::f32, 1),
                     .lr_scale = 1, .weight_decay = 0.1});
     return list;
   };
   const auto start = lists(), together = lists(), alone = lists();
-  kernels::AdamWUpdate update{.rate = full(device(), {}, Dtype::f64, 1e-2),
-                              .scale = full(device(), {}, Dtype::f64, 0.5),
-                              .finite = from_host<int32_t>(device(), {}, std::vector<int32_t>{1}),
-                              .steps = from_host<int64_t>(device(), {}, std::vector<int64_t>{3})};
+  kernels::AdamWUpdate update{.rate = full(tested_device(), {}, Dtype::f64, 1e-2),
+                              .scale = full(tested_device(), {}, Dtype::f64, 0.5),
+                              .finite = from_host<int32_t>(tested_device(), {}, std::vector<int32_t>{1}),
+                              .steps = from_host<int64_t>(tested_device(), {}, std::vector<int64_t>{3})};
   update.tensors = together;
   kernels::adamw(update);
   for (size_t i = 0; i < alone.size(); ++i) {
@@ -162,7 +155,7 @@ void threads_change_no_bit() {
     set_thread_count(n);
     Run run({300, 401}, Dtype::f32, drawn(300 * 401, 1));
     for (uint64_t t = 0; t < 3; ++t)
-      run.step(from_doubles(device(), {300, 401}, Dtype::f32, drawn(300 * 401, t)), 1e-2, 0.1);
+      run.step(from_doubles(tested_device(), {300, 401}, Dtype::f32, drawn(300 * 401, t)), 1e-2, 0.1);
     if (first) expect_same_bits(run.value, first, "value");
     else first = run.value;
   }
@@ -171,7 +164,7 @@ void threads_change_no_bit() {
 
 void refuses_a_gradient_of_another_shape() {
   Run run({2, 3}, Dtype::f32, drawn(6, 1));
-  expect_error([&] { run.step(zeros(device(), {3, 2}, Dtype::f32), 1, 0); },
+  expect_error([&] { run.step(zeros(tested_device(), {3, 2}, Dtype::f32), 1, 0); },
                "adamw: gradient and moments must be f32 [2,3] like the value; got f32 [3,2]");
 }
 

@@ -2,7 +2,6 @@
 #include "tensor/ops/argmax.h"
 
 #include <cmath>
-#include <cstdlib>
 
 #include "tensor/random.h"
 #include "tests/support/expect.h"
@@ -11,17 +10,11 @@
 namespace taper::test {
 namespace {
 
-// The device that is tested: these kernels have no law that would run them there.
-Device& device() {
-  const char* name = std::getenv("TAPER_TEST_DEVICE");
-  return open_device(name ? name : "cpu");
-}
-
 template <class T>
 std::vector<int32_t> of(const std::vector<T>& x, int64_t V, int64_t among = 0) {
   const int64_t rows = int64_t(x.size()) / V;
-  const Tensor y(device(), {rows}, Dtype::i32);
-  kernels::argmax({.x = from_host<T>(device(), {rows, V}, x), .y = y, .among = among});
+  const Tensor y(tested_device(), {rows}, Dtype::i32);
+  kernels::argmax({.x = from_host<T>(tested_device(), {rows, V}, x), .y = y, .among = among});
   return to_host<int32_t>(y);
 }
 

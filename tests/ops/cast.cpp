@@ -1,6 +1,5 @@
 // cast: to f64 in the laws (a rounding has no derivative); the roundings are checked by value.
 #include <cmath>
-#include <cstdlib>
 
 #include "tensor/random.h"
 #include "tests/support/expect.h"
@@ -57,8 +56,7 @@ void a_wide_gradient_is_passed_on() {
 
 // bf16 to f32 and back over odd lengths: to f32 exactly, to bf16 as bf16(float) rounds.
 void every_length_is_cast() {
-  const char* name = std::getenv("TAPER_TEST_DEVICE");
-  Device& device = open_device(name ? name : "cpu");
+  Device& device = tested_device();
   for (int64_t n : {1, 7, 8, 4096, 4103, 20001}) {
     std::vector<double> x, rounded;
     for (int64_t i = 0; i < n; ++i) x.push_back(float(Random(4, "cast").normal(uint64_t(i)))), rounded.push_back(float(bf16(float(x.back()))));

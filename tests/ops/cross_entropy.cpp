@@ -1,6 +1,5 @@
 // cross_entropy: against its composition, ignored labels, large logits, labels out of range.
 #include <cmath>
-#include <cstdlib>
 
 #include "tensor/random.h"
 #include "tests/support/expect.h"
@@ -62,8 +61,7 @@ void equal_logits_cost_log_v() {
 
 // Words masked by -infinity cost nothing and get no gradient, also where a whole stretch of the row is masked.
 void masked_words_do_not_count() {
-  const char* name = std::getenv("TAPER_TEST_DEVICE");
-  Device& device = open_device(name ? name : "cpu");
+  Device& device = tested_device();
   const int64_t V = 5000;
   for (Dtype dtype : {Dtype::f32, Dtype::f64}) {
     std::vector<double> logits(size_t(V), -INFINITY);

@@ -1,6 +1,5 @@
 // delta_scan: chunked against the recurrence over shapes, documents and decays; its limits in beta and the gate.
 #include <cmath>
-#include <cstdlib>
 
 #include "tensor/random.h"
 #include "tests/support/expect.h"
@@ -133,13 +132,10 @@ void expect_chunked_is_recurrent(Window w, double f64_limit, bool held_in_bf16 =
     close("final", got.final, want.final, forward);
     for (const auto& [edge, g] : want.gradients) close(edge.c_str(), got.gradients.at(edge), g, backward);
   };
-  std::vector<std::string> devices = {"cpu"};
-  if (const char* tested = std::getenv("TAPER_TEST_DEVICE"); tested && devices[0] != tested) devices.push_back(tested);
-  for (const std::string& where : devices) {
-    Device& device = open_device(where);
-    holds(device, Dtype::f64, f64_limit, f64_limit);
-    holds(device, Dtype::f32, 1e-5, 5e-5);
-    if (device.kind() == DeviceKind::cuda && held_in_bf16) holds(device, Dtype::bf16, 5e-3, 8e-3);
+  for (Device* device : cpu_and_tested_device()) {
+    holds(*device, Dtype::f64, f64_limit, f64_limit);
+    holds(*device, Dtype::f32, 1e-5, 5e-5);
+    if (device->kind() == DeviceKind::cuda && held_in_bf16) holds(*device, Dtype::bf16, 5e-3, 8e-3);
   }
 }
 

@@ -1,6 +1,5 @@
 // dplr_scan: chunked against the recurrence over shapes, documents and decays; split runs; bad shapes.
 #include <cmath>
-#include <cstdlib>
 
 #include "tensor/random.h"
 #include "tests/support/expect.h"
@@ -117,8 +116,7 @@ struct Inputs {
 
   // The chunked form in each dtype of the device under test against the recurrence in f64, within the laws' limits.
   void agrees(const std::vector<std::vector<int64_t>>& starts = {}) const {
-    const char* name = std::getenv("TAPER_TEST_DEVICE");
-    Device &cpu = open_device("cpu"), &device = name ? open_device(name) : cpu;
+    Device &cpu = open_device("cpu"), &device = tested_device();
     const Run of_f32 = run(cpu, Dtype::f64, 0, starts);
     compare(run(device, Dtype::f64, dplr_chunk, starts), of_f32, Dtype::f64, 1e-11, 1e-10);
     compare(run(device, Dtype::f32, dplr_chunk, starts), of_f32, Dtype::f32, 1e-5, 5e-5);

@@ -2,7 +2,6 @@
 #include "tensor/ops/fill.h"
 
 #include <cmath>
-#include <cstdlib>
 
 #include "tests/support/expect.h"
 #include "tests/support/op_case.h"
@@ -10,29 +9,23 @@
 namespace taper::test {
 namespace {
 
-// The device that is tested: these kernels have no law that would run them there.
-Device& device() {
-  const char* name = std::getenv("TAPER_TEST_DEVICE");
-  return open_device(name ? name : "cpu");
-}
-
 // More elements than one block of the grid, a remainder, no element, and a window that is not aligned.
 void writes_each_element_of_its_own() {
   for (Dtype dtype : {Dtype::f32, Dtype::f64, Dtype::bf16})
     for (const double value : {0.1, -3e38, double(INFINITY)})
       for (const int64_t n : {0, 1, 7, 40001}) {
-        const Tensor all = from_doubles(device(), {n + 2}, dtype, std::vector<double>(size_t(n + 2), 5));
+        const Tensor all = from_doubles(tested_device(), {n + 2}, dtype, std::vector<double>(size_t(n + 2), 5));
         kernels::fill({.y = all.rows(1, n + 1), .value = value});
         std::vector<double> want(size_t(n + 2), value);
         want.front() = want.back() = 5;
-        expect_same_bits(all, from_doubles(device(), {n + 2}, dtype, want), name(dtype));
+        expect_same_bits(all, from_doubles(tested_device(), {n + 2}, dtype, want), name(dtype));
       }
 }
 
 void full_is_its_use() {
-  const Tensor y = full(device(), {2, 3}, Dtype::bf16, 0.3);
-  expect_same_bits(y, from_doubles(device(), {2, 3}, Dtype::bf16, std::vector<double>(6, 0.3)), "full");
-  expect_error([] { full(device(), {2}, Dtype::i32, 1); }, "fill: dtype must be f32 or f64 or bf16; got i32");
+  const Tensor y = full(tested_device(), {2, 3}, Dtype::bf16, 0.3);
+  expect_same_bits(y, from_doubles(tested_device(), {2, 3}, Dtype::bf16, std::vector<double>(6, 0.3)), "full");
+  expect_error([] { full(tested_device(), {2}, Dtype::i32, 1); }, "fill: dtype must be f32 or f64 or bf16; got i32");
 }
 
 const RegisterCase registered{{

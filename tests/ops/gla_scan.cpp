@@ -1,6 +1,5 @@
 // gla_scan: chunked against the recurrence over shapes, documents and decays; split runs; bad shapes.
 #include <cmath>
-#include <cstdlib>
 
 #include "tensor/random.h"
 #include "tests/support/expect.h"
@@ -102,12 +101,10 @@ void agrees_with_recurrence(const Dims& s, const std::vector<double>& log_a,
       expect(error <= limit, "{} in {}: off by {}, at most {}", what, name(dtype), error, limit);
     }
   };
-  std::vector<std::string> devices = {"cpu"};
-  if (const char* tested = std::getenv("TAPER_TEST_DEVICE"); tested && devices[0] != tested) devices.push_back(tested);
-  for (const std::string& device : devices) {
-    holds(open_device(device), Dtype::f64, 1e-11, 1e-10);
-    holds(open_device(device), Dtype::f32, 1e-5, 5e-5);
-    if (device != "cpu") holds(open_device(device), Dtype::bf16, 5e-3, 8e-3);
+  for (Device* device : cpu_and_tested_device()) {
+    holds(*device, Dtype::f64, 1e-11, 1e-10);
+    holds(*device, Dtype::f32, 1e-5, 5e-5);
+    if (device->kind() == DeviceKind::cuda) holds(*device, Dtype::bf16, 5e-3, 8e-3);
   }
 }
 

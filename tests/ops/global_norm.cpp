@@ -3,7 +3,6 @@
 
 #include <array>
 #include <cmath>
-#include <cstdlib>
 
 #include "tensor/parallel.h"
 #include "tensor/random.h"
@@ -13,26 +12,20 @@
 namespace taper::test {
 namespace {
 
-// The device that is tested: these kernels have no law that would run them there.
-Device& device() {
-  const char* name = std::getenv("TAPER_TEST_DEVICE");
-  return open_device(name ? name : "cpu");
-}
-
 Tensor drawn(const Shape& shape, Dtype dtype, double deviation = 1) {
   std::vector<double> values(size_t(shape.numel()));
   for (size_t i = 0; i < values.size(); ++i) values[i] = deviation * Random(7, "global_norm").normal(i);
-  return from_doubles(device(), shape, dtype, values);
+  return from_doubles(tested_device(), shape, dtype, values);
 }
 
 double norm_of(const std::vector<Tensor>& tensors) {
-  const Tensor norm(device(), {}, Dtype::f64);
+  const Tensor norm(tested_device(), {}, Dtype::f64);
   kernels::global_norm({.tensors = tensors, .norm = norm});
   return item(norm);
 }
 
 void is_the_norm_of_all() {
-  expect(norm_of({full(device(), {3, 3}, Dtype::f32, 1), full(device(), {4, 4}, Dtype::f32, 1)}) == 5,
+  expect(norm_of({full(tested_device(), {3, 3}, Dtype::f32, 1), full(tested_device(), {4, 4}, Dtype::f32, 1)}) == 5,
          "3^2 + 4^2 ones: want 5");
   expect(norm_of({}) == 0, "nothing: want 0");
   const std::vector<Tensor> mixed = {drawn({100003}, Dtype::f32), drawn({7, 11}, Dtype::f64), drawn({0, 5}, Dtype::f32),
@@ -59,7 +52,7 @@ void many_tensors_are_one_norm() {
 // f32 squares of 1e-25 vanish and of 1e25 overflow; their f64 squares do neither.
 void squares_neither_vanish_nor_overflow() {
   for (double size : {1e-25, 1e25}) {
-    const double got = norm_of({full(device(), {10000}, Dtype::f32, size)});
+    const double got = norm_of({full(tested_device(), {10000}, Dtype::f32, size)});
     expect(std::abs(got - 100 * size) <= 1e-6 * 100 * size, "want {}; got {}", 100 * size, got);
   }
 }
@@ -82,17 +75,17 @@ void one_bad_element_shows() {
       std::vector<double> values(100000, 1.0);
       values[size_t(at)] = bad;
       expect(
-          !std::isfinite(norm_of({full(device(), {5}, Dtype::f32, 1), from_doubles(device(), {100000}, Dtype::f32, values)})),
+          !std::isfinite(norm_of({full(tested_device(), {5}, Dtype::f32, 1), from_doubles(tested_device(), {100000}, Dtype::f32, values)})),
           "{} at {} must show", bad, at);
     }
 }
 
 struct Guard {
-  Tensor scale = full(device(), {}, Dtype::f64, 0), finite = zeros(device(), {}, Dtype::i32);
-  Tensor steps = zeros(device(), {}, Dtype::i64), bad_steps = zeros(device(), {}, Dtype::i64);
+  Tensor scale = full(tested_device(), {}, Dtype::f64, 0), finite = zeros(tested_device(), {}, Dtype::i32);
+  Tensor steps = zeros(tested_device(), {}, Dtype::i64), bad_steps = zeros(tested_device(), {}, Dtype::i64);
   void judge(double norm, double loss, double clip = 1, int64_t max_bad_steps = 0, Dtype loss_dtype = Dtype::f32) {
-    kernels::step_guard({.norm = full(device(), {}, Dtype::f64, norm),
-                         .loss = full(device(), {}, loss_dtype, loss),
+    kernels::step_guard({.norm = full(tested_device(), {}, Dtype::f64, norm),
+                         .loss = full(tested_device(), {}, loss_dtype, loss),
                          .scale = scale,
                          .finite = finite,
                          .steps = steps,
@@ -139,7 +132,7 @@ void stays_bad_at_the_limit() {
 
 void works_without_a_loss() {
   Guard g;
-  kernels::step_guard({.norm = full(device(), {}, Dtype::f64, 2),
+  kernels::step_guard({.norm = full(tested_device(), {}, Dtype::f64, 2),
                        .scale = g.scale,
                        .finite = g.finite,
                        .steps = g.steps,
@@ -152,7 +145,7 @@ Example squared(const Shape& shape) {
   return {.name = shape.text(),
           .inputs = {{.edge = "x", .shape = shape, .fill = whole_numbers(-2, 2)}},
           .build = [](const std::vector<Var>& in, const Packing&) {
-            const Tensor norm(device(), {}, Dtype::f64);
+            const Tensor norm(tested_device(), {}, Dtype::f64);
             kernels::global_norm({.tensors = {in[0].value}, .norm = norm});
             return std::vector{square(constant(norm))};
           }};

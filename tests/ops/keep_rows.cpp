@@ -2,19 +2,12 @@
 #include "tensor/ops/keep_rows.h"
 
 #include <cmath>
-#include <cstdlib>
 
 #include "tests/support/expect.h"
 #include "tests/support/op_case.h"
 
 namespace taper::test {
 namespace {
-
-// The device that is tested: these kernels have no law that would run them there.
-Device& device() {
-  const char* name = std::getenv("TAPER_TEST_DEVICE");
-  return open_device(name ? name : "cpu");
-}
 
 Tensor keep_some(Device& device, int64_t B) {
   std::vector<int32_t> keep;
@@ -39,10 +32,10 @@ Example example(const Shape& shape) {
 }
 
 void what_ends_is_0() {
-  const Tensor keep = from_host<int32_t>(device(), {3}, std::vector<int32_t>{0, 1, 0}), y = Tensor(device(), {3, 2}, Dtype::f32);
-  kernels::keep_rows({.x = from_doubles(device(), {3, 2}, Dtype::f32, std::vector<double>{NAN, INFINITY, -0.0, 7, 1, 2}), .keep = keep, .y = y});
-  expect_same_bits(y, from_doubles(device(), {3, 2}, Dtype::f32, std::vector<double>{0, 0, -0.0, 7, 0, 0}), "y");
-  const Tensor positions = from_host<int64_t>(device(), {3}, std::vector<int64_t>{4, int64_t(1) << 40, 6});
+  const Tensor keep = from_host<int32_t>(tested_device(), {3}, std::vector<int32_t>{0, 1, 0}), y = Tensor(tested_device(), {3, 2}, Dtype::f32);
+  kernels::keep_rows({.x = from_doubles(tested_device(), {3, 2}, Dtype::f32, std::vector<double>{NAN, INFINITY, -0.0, 7, 1, 2}), .keep = keep, .y = y});
+  expect_same_bits(y, from_doubles(tested_device(), {3, 2}, Dtype::f32, std::vector<double>{0, 0, -0.0, 7, 0, 0}), "y");
+  const Tensor positions = from_host<int64_t>(tested_device(), {3}, std::vector<int64_t>{4, int64_t(1) << 40, 6});
   kernels::keep_rows({.x = positions, .keep = keep, .y = positions});
   expect(to_host<int64_t>(positions) == std::vector<int64_t>{0, int64_t(1) << 40, 0}, "positions, in place");
 }

@@ -1,6 +1,5 @@
 // ssd_scan: chunked against the recurrence over shapes, documents and decays; split runs; bad shapes.
 #include <cmath>
-#include <cstdlib>
 
 #include "tensor/random.h"
 #include "tests/support/expect.h"
@@ -98,13 +97,10 @@ void expect_chunked_is_recurrent(const std::vector<double>& log_a, int64_t T, in
     for (const auto& [what, want] : dtype == Dtype::bf16 ? of_bf16 : exact)
       expect_close(got.at(what), want, what == "y" ? forward : backward, fmt::format("{} in {} on {}", what, name(dtype), device.name()).c_str());
   };
-  std::vector<std::string> devices = {"cpu"};
-  if (const char* tested = std::getenv("TAPER_TEST_DEVICE"); tested && devices[0] != tested) devices.push_back(tested);
-  for (const std::string& where : devices) {
-    Device& device = open_device(where);
-    holds(device, Dtype::f64, limit, limit);
-    holds(device, Dtype::f32, 1e-5, 5e-5);
-    if (device.kind() == DeviceKind::cuda) holds(device, Dtype::bf16, 5e-3, 8e-3);
+  for (Device* device : cpu_and_tested_device()) {
+    holds(*device, Dtype::f64, limit, limit);
+    holds(*device, Dtype::f32, 1e-5, 5e-5);
+    if (device->kind() == DeviceKind::cuda) holds(*device, Dtype::bf16, 5e-3, 8e-3);
   }
 }
 

@@ -80,6 +80,11 @@ struct OpCase {
 // The least number of rows of `each` elements, two halves of an even number, that makes more than 2^31 elements.
 constexpr int64_t huge_rows(int64_t each) { return ((int64_t(1) << 31) / each / 4 + 1) * 4; }
 
+// For checks, which open their devices themselves: the one that is tested, which TAPER_TEST_DEVICE names, else the CPU; and the
+// CPU with that one beside it where it is another.
+Device& tested_device();
+std::vector<Device*> cpu_and_tested_device();
+
 const std::vector<OpCase>& all_cases();
 struct RegisterCase {  // const RegisterCase registered{{.room = "position_taper", ...}};
   explicit RegisterCase(OpCase c);
